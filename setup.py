@@ -20,7 +20,7 @@ class BuildWithNotebooks(build_py):
         if not self.editable_mode:
             target = Path(self.build_lib) / "har_ls" / "_study"
             shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(ROOT / "nbs" / "study", target, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+            shutil.copytree(ROOT / "nbs" / "study", target, ignore=shutil.ignore_patterns(".*", "__pycache__", "runs"))
 
 
 setup(

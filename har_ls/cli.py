@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['axis', 'fold_count', 'setting', 'parser', 'own_recordings', 'do_run', 'show_table', 'do_study', 'dry_run',
-           'say_missing', 'do_report', 'do_advise', 'do_bench', 'do_data', 'main']
+           'say_missing', 'do_report', 'do_paper', 'do_advise', 'do_bench', 'do_data', 'main']
 
 # %% ../nbs/11_cli.ipynb #0585fe31
 import argparse
@@ -106,6 +106,22 @@ def parser() -> argparse.ArgumentParser:
     made = command("report", "Write the report from a folder of runs, as a notebook and as one HTML file.")
     made.add_argument("--runs", metavar="DIR", help="folder of runs (default: the published results)")
     made.add_argument("--out", default="report", metavar="DIR", help="where to write (default: report)")
+
+    made = command("paper", "The experiments of Müller, Kornblith and Hinton (2019) on sensor data: the page from published results, or runs of your own.")
+    made.add_argument("--profile", help="do the missing runs first: quick (synthetic, minutes) or full (UCI-HAR and WISDM, an hour of a core)")
+    made.add_argument("--datasets", nargs="+", metavar="D")
+    made.add_argument("--seeds", type=axis(int), metavar="N", help="how many seeds")
+    made.add_argument("--epochs", type=axis(int), metavar="E")
+    made.add_argument("--max-windows", type=axis(int), metavar="N", help="at most so many windows in each part")
+    where = made.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=axis(int), metavar="N", help="processes (default: one per core, or one per GPU)")
+    where.add_argument("--scheduler", metavar="ADDRESS", help="use an existing Dask cluster, such as tcp://10.0.0.1:8786")
+    made.add_argument("--out", metavar="DIR", help="folder of runs with --profile (default: runs/paper), else folder of the page (default: paper)")
+    made.add_argument("--dry-run", action="store_true", help="list the runs, what is done, and how long the rest may take")
+    made.add_argument("--no-page", action="store_true", help="only the runs")
+    made.add_argument("--runs", metavar="DIR", help="without --profile: the page from this folder of runs or tables (default: the published results)")
+    made.add_argument("--publish", metavar="DIR", help="write the tables of results into this folder, such as nbs/study/results/paper")
+    data_folder(made, settings=False)
 
     made = command("advise", "Does smoothing help on these recordings? A small paired study by subjects, and a one-page answer.")
     made.add_argument("path", help="own recordings (a table with the columns subject, activity and one per channel), or a dataset's name")
@@ -244,6 +260,38 @@ def do_report(args):
     if not folder.is_dir():
         raise HarLsError(f"{folder}: no such folder; give the folder that har-ls study or har-ls run wrote to")
     print(f"The report: {report.report(folder, args.out)[1]} (and report.ipynb beside it)")
+    return 0
+
+
+def do_paper(args):
+    "The paper's experiments."
+    from har_ls import runs, study
+    from har_ls.paper import experiment
+
+    axes = dict(datasets=args.datasets, seeds=args.seeds, epochs=args.epochs, max_windows=args.max_windows)
+    if not args.profile:
+        given = [f"--{name.replace('_', '-')}" for name, value in {**axes, "dry_run": args.dry_run}.items() if value]
+        if given:
+            raise HarLsError(f"{given[0]} says what to run: name a --profile too, {' or '.join(experiment.PROFILES)}")
+        folder, out = Path(args.runs) if args.runs else experiment.published(), Path(args.out or "paper")
+        failed = {}
+    else:
+        folder = Path(args.out or "runs/paper")
+        planned = study.plan(experiment.experiment_specs(experiment.make_experiment(args.profile, **axes)), folder, args.data)
+        if args.dry_run:
+            return dry_run(planned, args.workers)
+        outcome = study.execute(planned, folder, args.data, args.workers, args.scheduler, study.Display())
+        failed, out = outcome.failed, folder / "page"
+        print(f"{len(outcome.done)} of {len(planned)} runs are done, in {folder}")
+    for name, message in failed.items():
+        print(f"failed: {name}: {message}", file=sys.stderr)
+    if failed:
+        return 1
+    if args.publish:
+        experiment.publish(experiment.collect(folder), args.publish)
+        print(f"The tables: {args.publish}")
+    if not args.no_page:
+        print(f"The page: {experiment.page(folder, out)} (and paper.ipynb beside it)")
     return 0
 
 

@@ -33,6 +33,9 @@ def specs(draw):
         draw(st.integers(0, folds - 1)), folds, tuple(draw(st.lists(st.integers(0, 2**31), min_size=1, max_size=4, unique=True))),
         draw(st.none() | st.integers(1, 99)), draw(st.none() | st.integers(1, 9999)),
         draw(st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False) | st.integers() | st.booleans(), max_size=2)),
+        **draw(st.just({}) | st.fixed_dictionaries(dict(
+            notebook=st.sampled_from(["trained", "distil"]), settings=st.dictionaries(st.text(max_size=5), st.integers() | st.lists(st.integers(), max_size=3), max_size=2),
+        ))),
     )
 
 
@@ -57,6 +60,7 @@ def test_names_tell_specs_data_and_code_apart(a, b):
     ("alpha", 1.0), ("alpha", -0.1), ("alpha", float("nan")), ("alpha", "0.1"), ("alpha", True), ("protocol", "holdout"),
     ("fold", 5), ("fold", -1), ("fold", 0.5), ("folds", 1), ("folds", "all"), ("seeds", ()), ("seeds", 0), ("seeds", (1, 1)), ("seeds", (-1,)),
     ("seeds", (0.5,)), ("seeds", "3"), ("seeds", True), ("epochs", 0), ("epochs", 1.5), ("max_windows", 0), ("options", [1]), ("options", {1: 2}),
+    ("notebook", "report"), ("notebook", None), ("settings", [1]), ("settings", {"draws": 5}),
 ])
 def test_wrong_specs_are_refused_by_name(field, value):
     with pytest.raises(HarLsError, match=field):
@@ -68,28 +72,44 @@ def test_usual_protocols():
     assert RunSpec("synthetic", "resnet1d").protocol == RunSpec("./mine.csv", "resnet1d").protocol == "subject"
 
 
+def test_ordinary_runs_know_nothing_of_templates():
+    plain = RunSpec("synthetic", "resnet1d")
+    assert not {"notebook", "settings"} & set(plain.as_json())
+    other = RunSpec("synthetic", "resnet1d", notebook="distil", settings={"teacher": "moderntcn", "temperatures": [1, 4]})
+    assert RunSpec(**json.loads(json.dumps(other.as_json()))) == other
+    assert "-distil-" in runs.run_name(other, "f", "c") and "distil" not in runs.run_name(plain, "f", "c")
+    assert runs.run_name(plain, "f", "c") == "synthetic-resnet1d-a0-subject-f0-48c6324a"
+
+
 def test_code_digest_sees_code_and_not_words(tmp_path, monkeypatch):
     package = tmp_path / "har_ls"
-    for file in ["training.py", "loss.py", "predictions.py", "models/resnet1d.py", "models/moderntcn.py", "data/wisdm.py", "metrics/table.py", "plots.py"]:
+    files = ["training.py", "loss.py", "predictions.py", "models/resnet1d.py", "models/moderntcn.py", "data/wisdm.py", "metrics/table.py", "plots.py"]
+    for file in [*files, "paper/distillation.py", "paper/experiment.py"]:
         (package / file).parent.mkdir(parents=True, exist_ok=True)
         (package / file).write_text('"""Words."""\nx = 1  # one\ndef f():\n    "Words."\n')
     monkeypatch.setattr(runs.har_ls, "__file__", str(package / "__init__.py"))
     monkeypatch.setattr(runs, "study_notebook", lambda name: tmp_path / "run.ipynb")
 
-    def digest(words="# Words", code="y = 1"):
+    def digest(words="# Words", code="y = 1", notebook="run"):
         cells = [nbformat.v4.new_markdown_cell(words), nbformat.v4.new_code_cell(code)]
         nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "run.ipynb")
         runs.upstream_code.cache_clear()
         runs._digest.cache_clear()
-        return runs.code_digest("synthetic", "resnet1d")
+        return runs.code_digest("synthetic", "resnet1d", notebook)
 
-    first = digest()
+    first, paper = digest(), digest(notebook="distil")
+    assert first != paper
     assert digest("# Other words") == first
     (package / "training.py").write_text('"""Others."""\nx = 1\n\n\ndef f():\n    """Others\n    on two lines."""\n')
     (package / "plots.py").write_text("x = 2\n")
     (package / "data/wisdm.py").write_text("x = 2\n")
+    assert digest(notebook="distil") == paper
     (package / "models/moderntcn.py").write_text("x = 2\n")
-    assert digest() == first
+    (package / "paper/experiment.py").write_text("x = 2\n")
+    assert digest() == first and digest(notebook="distil") != paper  # a run of the paper may train any model
+    paper = digest(notebook="distil")
+    (package / "paper/distillation.py").write_text("x = 2\n")
+    assert digest() == first and digest(notebook="distil") != paper
     assert digest(code="y = 2") != first
     for file in ["training.py", "metrics/table.py", "models/resnet1d.py"]:
         before = (package / file).read_text()

@@ -5,6 +5,7 @@ reference is written from the docstrings, formulas become MathML, and every figu
 """
 import argparse
 import ast
+import base64
 import contextlib
 import functools
 import html
@@ -94,20 +95,31 @@ def options(cell, **more):
     cell.source = "\n".join([*lines, cell.source])
 
 
+def give_text(cell, above, source):
+    "Give a figure its text: the option fig-alt, or else the last paragraph above it. A drawing (SVG) becomes a picture, which can have a text."
+    said = re.search(r"^#\| fig-alt: (.+)$", cell.source, re.M)
+    text = yaml.safe_load(said[1]) if said else above.source.rpartition("\n\n")[2] if above.cell_type == "markdown" else ""
+    if not text:
+        raise DocsError(f"{source.relative_to(ROOT)}: a figure has no text; begin its cell with `#| fig-alt: ...`, which says what is seen")
+    options(cell, fig_alt=" ".join(text.split()))
+    for out in cell.outputs:
+        if svg := out.get("data", {}).pop("image/svg+xml", None):
+            code = base64.b64encode("".join(svg).encode()).decode()
+            out["data"] = {"text/html": f'<img class="img-fluid" src="data:image/svg+xml;base64,{code}" alt="{html.escape(text)}">'}
+
+
 def stage_notebook(source, target):
     "Write the notebook as it is to be shown; return the module it exports and the anchor of each name that it exports."
     processor = NBProcessor(nb=dict2nb(json.loads(source.read_text(encoding="utf-8"))),
                             procs=[populate_language, strip_ansi, hide_line, filter_stream_, rm_header_dash, hide_, clean_magics])
-    module, anchors, heading, cells = None, {}, "", []
+    module, anchors, cells = None, {}, []
     for cell in processor.nb.cells:  # nbdev has moved the directives from the source into directives_
         module = cell.directives_.get("default_exp", [module])[0]
     processor.process()
     for cell in processor.nb.cells:
         if "default_exp" in cell.directives_:
             continue
-        if cell.cell_type == "markdown":
-            heading = (re.findall(r"^#+ +(.+)$", cell.source, re.M) or [heading])[-1]
-        elif cell.cell_type == "code":
+        if cell.cell_type == "code":
             if only_imports(re.sub(r"^#\|.*\n", "", cell.source, flags=re.M)):
                 options(cell, code_fold=True, code_summary="Imports")
             elif cell.directives_.keys() & {"export", "exports", "exporti"} and (names := list(defined(cell.source))):
@@ -116,8 +128,7 @@ def stage_notebook(source, target):
             if cell.get("outputs"):
                 cell.outputs = [out for out in cell.outputs if not PROGRESS.search("".join(out.get("text") or out.get("data", {}).get("text/plain", "")))]
             if any(kind.startswith("image/") for out in cell.get("outputs", []) for kind in out.get("data", {})):
-                said = re.findall(r'(?:title|xlabel|ylabel)=[rf]?"([^"]+)"', cell.source)
-                options(cell, fig_alt=re.sub(r"[$`*\\{}]", "", f"{heading}: {', '.join(said) or 'figure'}"))
+                give_text(cell, cells[-1], source)
         cells.append(cell)
     first = cells[0].source if cells and cells[0].cell_type == "markdown" else ""
     title = TITLE.match(first)

@@ -16,6 +16,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython import get_ipython
+from matplotlib_inline.backend_inline import set_matplotlib_formats
 from scipy import stats
 
 from .data.catalog import DATASETS, info
@@ -32,11 +34,14 @@ TITLES = {"resnet1d": "ResNet", "moderntcn": "ModernTCN"}
 
 
 def theme():
-    "Set seaborn's and matplotlib's defaults for every figure of the study."
+    "Set seaborn's and matplotlib's defaults for every figure of the study. In a notebook, figures are drawn as SVG, the same bytes each time."
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", font_scale=0.8, rc={
         "figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 100, "figure.constrained_layout.use": True,
         "axes.edgecolor": "0.6", "grid.color": "0.9", "axes.titleweight": "bold", "axes.titlesize": "medium", "legend.frameon": False,
+        "svg.hashsalt": "har_ls",
     })
+    if get_ipython():
+        set_matplotlib_formats("svg", metadata=dict(Date=None, Creator=None))
 
 
 def colour(

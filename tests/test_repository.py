@@ -57,3 +57,13 @@ def test_notebook_opens_as_agreed_and_names_no_machine(path):
     assert not re.search(r"(?<![\w.~*-])/(root|home|tmp|work|Users)/\w", outputs), "an output holds a path of some machine"
     errors = [cell for cell in cells if any(o.get("output_type") == "error" for o in cell.get("outputs", []))]
     assert not errors, "an output holds a traceback"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_every_figure_says_what_is_seen(path):
+    "In the option fig-alt; the run template, whose code is part of every run's name, says it in the paragraph above."
+    cells = json.loads(path.read_text())["cells"]
+    for above, cell in zip(cells, cells[1:]):
+        if any(kind.startswith("image/") for output in cell.get("outputs", []) for kind in output.get("data", {})):
+            said = re.search(r"#\| fig-alt: (.*)", "".join(cell["source"])) or (path.name == "run.ipynb" and re.search(r"(.*):?$", "".join(above["source"])))
+            assert said and len(said[1]) > 40, "".join(cell["source"])[:200]

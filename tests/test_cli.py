@@ -47,6 +47,16 @@ def test_what_the_user_can_mend_is_one_line(capsys, arguments, words, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
+def test_commands_in_messages_can_be_typed_as_they_stand(tmp_path):
+    script = tmp_path / ".venv" / "bin" / "har-ls"
+    script.parent.mkdir(parents=True)
+    script.write_text(f"#!{sys.executable}\nfrom har_ls.cli import main\nraise SystemExit(main())\n")
+    script.chmod(0o755)
+    for arguments in (["run", "wisdm", "resnet1d", "--data", "."], ["data", "list", "--data", "."]):
+        done = subprocess.run([".venv/bin/har-ls", *arguments], cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+        assert ".venv/bin/har-ls data fetch wisdm" in done.stdout + done.stderr
+
+
 def test_a_report_of_nothing_is_refused(capsys, tmp_path):
     assert "no finished runs" in refused(capsys, "report", "--runs", tmp_path)
 

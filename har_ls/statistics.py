@@ -322,7 +322,7 @@ def select(
 
 def judge(
     claim: Claim,  # what is claimed
-    found: pd.DataFrame,  # from `effects`, already cut to one alpha
+    found: pd.DataFrame,  # from `effects`, already cut to one alpha; the column margin counts where it is there
 ) -> dict:
     """Verdict on a claim about cells: name, claim, verdict, why (it is contradicted), cells (with results), agree (whose estimate points the claimed way), where
     (the cell that contradicts or supports the claim least, and its measure), its n, estimate, low and high (at `VERDICT_LEVEL`), and method."""
@@ -335,7 +335,7 @@ def judge(
                estimate=np.nan, low=np.nan, high=np.nan, method="every cell, intersection-union")
     if cells.empty:
         return row
-    margins = [margin_of(m, base) for m, base in zip(cells.measure, cells.base)]
+    margins = list(cells.margin) if "margin" in cells else [margin_of(m, base) for m, base in zip(cells.measure, cells.base)]
     wanted = cells.direction.map(WANTED).to_numpy()
     low, high = bounds(cells.estimate, cells.se, cells.df, VERDICT_LEVEL)
     strict = bounds(cells.estimate, cells.se, cells.df, 1 - (1 - VERDICT_LEVEL) / len(cells))

@@ -43,6 +43,7 @@ class Recipe:
 
 RECIPES = {
     ("resnet1d", None): Recipe(),
+    ("moderntcn", None): Recipe(epochs=12),
 }
 
 

@@ -88,7 +88,7 @@ def test_logits_are_templates_times_features():
 def test_number_of_parameters(channels, classes):
     convolutions = 7 * channels * 32 + 5 * (32 * 32 * 2 + 32 * 64 + 64 * 64 + 64 * 128 + 128 * 128) + 32 * 64 + 64 * 128
     norms = 2 * 32 + 2 * 2 * (32 + 64 + 128)
-    expected = convolutions + norms + 128 * classes + classes
+    expected = convolutions + norms + 2 * 128 * classes + classes
     assert sum(p.numel() for p in plain("resnet1d", channels, 128, classes).parameters()) == expected
     assert sum(p.numel() for p in build("resnet1d", channels, 128, classes, (0, 1)).parameters()) == 2 * expected
 

@@ -40,7 +40,7 @@ class PlainBlock(nn.Module):
 
 
 class PlainResNet1d(nn.Module):
-    "Residual network for one training: windows `[B, C, L]` to features `[B, D]` and logits `[B, K]`, D the last width."
+    "Residual network for one training: windows `[B, C, L]` to features `[B, D]` and logits `[B, K]`; D is twice the last width."
 
     def __init__(
         self,
@@ -52,19 +52,20 @@ class PlainResNet1d(nn.Module):
         dropout: float = 0.2,  # on the features, before the last layer
     ):
         super().__init__()
-        self.stem = nn.Conv1d(channels, widths[0], stem, 2, stem // 2, bias=False)
+        self.stem = nn.Conv1d(channels, widths[0], stem, 1, stem // 2, bias=False)
         self.norm = nn.BatchNorm1d(widths[0])
         inputs = (widths[0], *widths)
         self.blocks = nn.Sequential(*(PlainBlock(a, b, kernel, 1 if i == 0 else 2) for i, (a, b) in enumerate(zip(inputs, widths))))
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(widths[-1], classes)
+        self.head = nn.Linear(2 * widths[-1], classes)
 
     def forward(
         self,
         x: torch.Tensor,  # [B, C, L]
     ) -> tuple:  # features [B, D], logits [B, K]
         "The features are what the last layer sees, without dropout."
-        features = self.blocks(F.relu(self.norm(self.stem(x)))).mean(-1)
+        x = self.blocks(F.relu(self.norm(self.stem(x))))
+        features = torch.cat([x.mean(-1), x.amax(-1)], -1)
         return features, self.head(self.dropout(features))
 
 # %% ../../nbs/03_models/01_resnet1d.ipynb #a166b131
@@ -113,11 +114,11 @@ class ResNet1d(nn.Module):
         self.arguments = dict(channels=channels, classes=classes, widths=widths, kernel=kernel, stem=stem, dropout=dropout)
         self.seeds = tuple(seeds)
         replicas = len(self.seeds)
-        self.stem = _Conv(replicas, channels, widths[0], stem, 2, stem // 2, bias=False)
+        self.stem = _Conv(replicas, channels, widths[0], stem, 1, stem // 2, bias=False)
         self.norm = ReplicaBatchNorm1d(replicas, widths[0])
         inputs = (widths[0], *widths)
         self.blocks = nn.Sequential(*(_Block(replicas, a, b, kernel, 1 if i == 0 else 2) for i, (a, b) in enumerate(zip(inputs, widths))))
-        self.head = ReplicaLinear(replicas, widths[-1], classes)
+        self.head = ReplicaLinear(replicas, 2 * widths[-1], classes)
         self.bank = DropoutBank(self.seeds, dropout)
         load_plain(self, [seeded(lambda: PlainResNet1d(**self.arguments), seed).state_dict() for seed in self.seeds])
 
@@ -140,7 +141,8 @@ class ResNet1d(nn.Module):
         if not x.is_cuda:
             x = x.contiguous(memory_format=torch.channels_last)
         x = self.blocks(F.relu_(self.norm(self.stem(x))))
-        features = to_replicas(x.mean((2, 3)), len(self.seeds))
+        pooled = (to_replicas(pool, len(self.seeds)) for pool in (x.mean((2, 3)), x.amax((2, 3))))
+        features = torch.cat(list(pooled), -1)
         mask = self.bank.cut(features.shape[1:], features) if self.training else None
         return features, self.head(features if mask is None else features * mask)
 

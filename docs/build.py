@@ -34,7 +34,9 @@ ROOT = Path(__file__).resolve().parent.parent
 NBS, HERE = ROOT / "nbs", ROOT / "docs"
 PACKAGE = "har_ls"
 TITLE = re.compile(r"\A#\s+(?P<title>.+?)\s*\n+(?:>\s+(?P<description>.+?)\s*(?:\n|\Z))?")
+TEMPLATES = ("run", "trained", "distil", "advise")  # study notebooks that are read for their code; the others are read for what they say
 PROGRESS = re.compile(r"\d+%\|.*\[\d+:\d+<")  # a progress bar that a terminal would have wiped
+CODE = re.compile(r'(<code class="sourceCode [^"]*">)(.*?)(</code>)', re.S)
 MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.S)
 
 
@@ -45,7 +47,7 @@ This page computes its sentences, tables and figures from results. `make study` 
 
 """
 ACCESSIBLE = [  # what scrolls can be reached with the keyboard; every landmark has a name; toggles are buttons
-    (r'<pre(?= class="sourceCode|>)', '<pre tabindex="0"'),
+    (r'<pre(?=>)', '<pre tabindex="0"'),
     (r'<div class="(cell-output cell-output-display|sd-table)', r'<div tabindex="0" class="\1'),
     (r'<math display="block"', '<math display="block" tabindex="0"'),
     (r'<nav class="navbar', '<nav aria-label="Site" class="navbar'),
@@ -108,6 +110,16 @@ def give_text(cell, above, source):
             out["data"] = {"text/html": f'<img class="img-fluid" src="data:image/svg+xml;base64,{code}" alt="{html.escape(text)}">'}
 
 
+def joined(cells):
+    "Cells with neighbouring code cells made one, where nothing is printed between them."
+    kept = cells[:1]
+    for cell in cells[1:]:
+        if cell.cell_type == kept[-1].cell_type == "code" and not kept[-1].get("outputs"):
+            cell.source = kept.pop().source.rstrip() + "\n\n" + re.sub(r"^#\|.*\n", "", cell.source, flags=re.M)
+        kept.append(cell)
+    return kept
+
+
 def stage_notebook(source, target):
     "Write the notebook as it is to be shown; return the module it exports and the anchor of each name that it exports."
     processor = NBProcessor(nb=dict2nb(json.loads(source.read_text(encoding="utf-8"))),
@@ -121,7 +133,7 @@ def stage_notebook(source, target):
             continue
         if cell.cell_type == "code":
             if only_imports(re.sub(r"^#\|.*\n", "", cell.source, flags=re.M)):
-                options(cell, code_fold=True, code_summary="Imports")
+                options(cell, code_fold=True, code_summary="Imports" if "export" in cell.directives_ else "Imports for this page")
             elif cell.directives_.keys() & {"export", "exports", "exporti"} and (names := list(defined(cell.source))):
                 options(cell, label=f"code-{names[0]}")
                 anchors |= {name: f"code-{names[0]}" for name in names}
@@ -143,11 +155,12 @@ def stage_notebook(source, target):
         question, _, more = front["description"].partition("? ")
         front = {"title": f"{question}?", "description": more}
         links = ["[The study](study/index.md)", "[The components](01_loss.ipynb)", "[How to](howto/index.md)", "[Reference](reference/index.md)"]
-    if source.parent == NBS / "study" and source.stem != "run":  # these pages are read for what they say; the template is read for its code
+    if source.parent == NBS / "study" and source.stem not in TEMPLATES:
+        cells = joined(cells)
         for cell in cells:
             if cell.cell_type == "code":
                 options(cell, code_fold=True, code_summary="Code")
-        if not any(cell.get("outputs") for cell in processor.nb.cells):
+        if not any(cell.get("outputs") for cell in cells):
             cells[0].source = UNPUBLISHED + cells[0].source
     about = [mk_cell("::: {.about-page}\n" + " · ".join(links) + "\n:::", "markdown")]
     processor.nb.cells = [mk_cell("---\n" + yaml.safe_dump(front, allow_unicode=True) + "---", "raw"), *about, *cells]
@@ -267,6 +280,18 @@ def font(letters, target):
     subset.save_font(stix, str(target), wanted)
 
 
+def lines(code):
+    "Highlighted code with an element around each line, which knows its indent, so that long lines wrap below their own beginning."
+    wrapped, inside = [], []
+    for line in code.split("\n"):
+        text = "".join(inside) + line
+        for tag in re.findall(r"</?span[^>]*>", line):
+            inside = inside[:-1] if tag[1] == "/" else [*inside, tag]
+        plain = re.sub(r"<[^>]*>", "", line)
+        wrapped.append(f'<span class="line" style="--in:{len(plain) - len(plain.lstrip())}">{text}{"</span>" * len(inside)}</span>')
+    return "\n".join(wrapped)
+
+
 def sections(title, address, page):
     "What search knows of a page: one entry for its beginning and one per section, with the text that a reader sees and the names defined there."
     body = re.search(r"</header>(.*)</main>", page, re.S)[1]
@@ -288,6 +313,7 @@ def finish(built, out):
         text = re.sub(r'<(link|script)[^>]*"https://cdn\.jsdelivr\.net/npm/katex@[^>]*>(</script>)?', "", text)
         text = re.sub(r"\.ipynb\?download", ".ipynb", text)
         text = re.sub(r"(?<=\d) ± ?(?=\d)", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}", text)
+        text = CODE.sub(lambda m: m[1] + lines(m[2].rstrip("\n")) + m[3], text)
         for pattern, better in ACCESSIBLE:
             text = re.sub(pattern, better, text)
         path.write_text(text, encoding="utf-8")

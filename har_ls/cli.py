@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['called', 'as_typed', 'axis', 'fold_count', 'setting', 'parser', 'own_recordings', 'do_run', 'show_table', 'do_study',
-           'dry_run', 'say_missing', 'do_report', 'do_paper', 'do_advise', 'do_bench', 'do_data', 'main']
+           'dry_run', 'say_missing', 'do_report', 'do_paper', 'do_advise', 'do_bench', 'dataset_lines', 'do_data',
+           'main']
 
 # %% ../nbs/11_cli.ipynb #0585fe31
 import argparse
@@ -336,12 +337,23 @@ def do_bench(args):
     return 0
 
 
+def dataset_lines(
+    table,  # from `list_datasets`
+) -> str:
+    "The datasets as paragraphs, which fit a terminal better than a row of ten columns."
+    return "\n\n".join(
+        f"{d.Index}: {d.subjects} subjects, {d.activities} activities, {d.channels} channels at {d.rate:g} Hz; usual split: {d.protocol}\n"
+        + "\n".join(f"  {name:9}{value}" for name, value in (("archive", d.found), ("licence", d.licence), ("cite", d.citation)) if value)
+        for d in table.itertuples()
+    )
+
+
 def do_data(args):
     "Datasets."
     from har_ls.data import catalog
 
     if args.action == "list":
-        print(as_typed(catalog.list_datasets(args.data).to_string()))
+        print(as_typed(dataset_lines(catalog.list_datasets(args.data))))
         return 0
     if not args.name:
         raise HarLsError(f"har-ls data {args.action}: name a dataset, one of {', '.join(catalog.DATASETS)}")

@@ -192,8 +192,8 @@ def page(
             cell.outputs = kept
     if any(LINK.search(text) for text in sources):
         content.cells.append(nbformat.v4.new_markdown_cell(NOTEBOOKS))
-    exporter = HTMLExporter(
-        template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True,
+    exporter = HTMLExporter(  # embed_images would close every tag of inline formulas at once; figures hold their images already
+        template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True,
     )
     body, _ = exporter.from_notebook_node(content)
     title = next((line[2:] for cell in content.cells for line in cell.source.splitlines() if line.startswith("# ")), "")

@@ -30,7 +30,7 @@ from .statistics import CELL, margin_of
 NO_SMOOTHING = "#d55e00"  # vermilion of Okabe and Ito's palette
 MARKERS = {"resnet1d": "o", "moderntcn": "s"}
 OTHER_MARKERS = "D^vP*X"
-TITLES = {"resnet1d": "ResNet", "moderntcn": "ModernTCN"}
+TITLES = {"resnet1d": "ResNet", "moderntcn": "ModernTCN", "resnet1d_small": "small ResNet"}
 
 
 def theme():

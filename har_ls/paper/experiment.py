@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'TABLES', 'KEY', 'MORE', 'CLAIMS', 'SIDES', 'Experiment', 'make_experiment', 'experiment_specs',
-           'identity_check', 'chosen_triples', 'projected', 'analysed', 'Results', 'collect', 'publish', 'printed',
-           'versus', 'best_temperature', 'tuned_alpha', 'comparisons', 'scorecard', 'published', 'page']
+           'identity_check', 'cluster_numbers', 'chosen_triples', 'projected', 'analysed', 'Results', 'collect',
+           'publish', 'printed', 'versus', 'best_temperature', 'tuned_alpha', 'comparisons', 'scorecard', 'published',
+           'page']
 
 # %% ../../nbs/10_paper/04_experiment.ipynb #de8dc4bc
 import json
@@ -86,7 +87,7 @@ def experiment_specs(
             specs.append(RunSpec(dataset, experiment.student, alpha, seeds=experiment.student_seeds, notebook="distil", settings=settings, **size))
     return specs
 
-# %% ../../nbs/10_paper/04_experiment.ipynb #9a3dd7b5
+# %% ../../nbs/10_paper/04_experiment.ipynb #9485fe3e
 def identity_check(
     predictions: Predictions,  # R replicas on N windows
     windows: int = 200,  # evenly spaced, for the direct distances
@@ -98,6 +99,17 @@ def identity_check(
     direct = np.linalg.norm(x[:, :, None] - w[:, None], axis=-1)
     nearest = (distance.argmin(-1) == predictions.logits.argmax(-1)).mean(1)
     return pd.DataFrame(dict(identity=(np.abs(distance[:, some] - direct) / direct).max((1, 2)), nearest=nearest))
+
+
+def cluster_numbers(
+    predictions: Predictions,  # R replicas on N windows
+) -> pd.DataFrame:
+    "What `har_ls.paper.projection.clusters` gives, and tilt; not a number with fewer than three classes."
+    squared, y = template_distances(predictions) ** 2, predictions.y
+    n, k = squared.shape[1:]
+    others = squared[:, np.arange(k) != y[:, None]].reshape(-1, n, k - 1)
+    nearer = (others.mean(-1) - squared[:, np.arange(n), y]).mean(-1)
+    return clusters(predictions).assign(tilt=others.std(-1).mean(-1) / nearer if k > 2 else np.nan)
 
 
 def chosen_triples(
@@ -134,17 +146,17 @@ def analysed(
     temperature = pd.concat([both(test), both(validation)], ignore_index=True)
     fitted = temperature[temperature.scaled & (temperature.split == "test")].temperature.to_numpy()
     return dict(
-        clusters=pd.concat([pd.concat([clusters(p), identity_check(p)], axis=1) for p in parts.values()], ignore_index=True),
-        clusters_subjects=leave_one_subject_out(test, clusters), temperature=temperature, temperature_subjects=leave_one_subject_out(test, both),
+        clusters=pd.concat([pd.concat([cluster_numbers(p), identity_check(p)], axis=1) for p in parts.values()], ignore_index=True),
+        clusters_subjects=leave_one_subject_out(test, cluster_numbers), temperature=temperature, temperature_subjects=leave_one_subject_out(test, both),
         sweep=sweep(test), counts=pd.concat([counts(test).assign(scaled=False), counts(scaled(test, fitted)).assign(scaled=True)], ignore_index=True),
     )
 
-# %% ../../nbs/10_paper/04_experiment.ipynb #e217ab31
+# %% ../../nbs/10_paper/04_experiment.ipynb #3c35a9d6
 @dataclass(frozen=True)
 class Results:
     "The tables of the experiments. Every one but `runs` has the columns dataset, model, protocol, fold, alpha, seed."
 
-    clusters: pd.DataFrame  # split, what `har_ls.paper.projection.clusters` gives, identity, nearest
+    clusters: pd.DataFrame  # split, what `cluster_numbers` and `identity_check` give
     clusters_subjects: pd.DataFrame  # the test part with one person left out
     points: pd.DataFrame  # split, triple, kind, label, x, y
     temperature: pd.DataFrame  # split, scaled, temperature, at_bound, accuracy, ece, nll; T from the validation part
@@ -186,7 +198,7 @@ def collect(
 
 KEY = ("fold", "alpha", "seed", "split")
 MORE = {  # columns of tables that stay empty when only one kind of run is there
-    "clusters": ("spread", "own", "unevenness", "scale", "template_spread", "identity", "nearest"), "clusters_subjects": ("subject",),
+    "clusters": ("spread", "own", "unevenness", "scale", "template_spread", "tilt", "identity", "nearest"), "clusters_subjects": ("subject",),
     "points": ("triple", "kind", "label", "x", "y"), "temperature": ("scaled", "temperature", "at_bound", "accuracy", "ece", "nll"),
     "temperature_subjects": ("subject",), "sweep": ("temperature", "accuracy", "ece", "nll"), "counts": ("scaled", "quantity", "bin", "low", "high", "n", "total", "right"),
     "information": ("epoch", "information", "first", "second", "watched"), "distillation": ("role", "temperature", "accuracy", "ece", "nll", "gamma"),
@@ -237,7 +249,7 @@ def printed() -> pd.DataFrame:
     "Numbers of Müller et al. (2019) and of one replication: source, dataset, architecture, quantity, alpha, value."
     return pd.read_csv(runs.study_notebook("run").parent / "results" / "mueller2019.csv")
 
-# %% ../../nbs/10_paper/04_experiment.ipynb #a2aca9b6
+# %% ../../nbs/10_paper/04_experiment.ipynb #7ce05e46
 def versus(
     table: pd.DataFrame,  # one row per replica and condition
     name: str,  # what the comparison is called
@@ -275,7 +287,7 @@ def tuned_alpha(
 def comparisons(
     results: Results,
 ) -> pd.DataFrame:
-    """What `har_ls.statistics.effects` gives, with the column margin, for: spread, own, unevenness, scale; ece; ece_like (smoothing without, hard targets with temperature);
+    """What `har_ls.statistics.effects` gives, with the column margin, for: spread, own, unevenness, tilt, scale; ece; ece_like (smoothing without, hard targets with temperature);
     nll_scaled (both with temperature); teacher (accuracy); student (accuracy: of the smoothed teacher at T = 1, of the hard one at its best T); information (after the last epoch)."""
     found = []
 
@@ -286,7 +298,7 @@ def comparisons(
     def compare(table, subjects, *how):
         add(versus(table, *how), versus(subjects, *how) if len(subjects) else None, [how[0]])
 
-    add(results.clusters, results.clusters_subjects, ["spread", "own", "unevenness", "scale"])
+    add(results.clusters, results.clusters_subjects, ["spread", "own", "unevenness", "tilt", "scale"])
     if len(results.temperature):
         tables = results.temperature, results.temperature_subjects
         compare(*tables, "ece", "ece", lambda t: ~t.scaled, lambda t: ~t.scaled)
@@ -308,10 +320,10 @@ def comparisons(
     margins = dict(ece=MARGINS["ece"], ece_like=like, nll_scaled=MARGINS["nll"], teacher=MARGINS["accuracy"], student=MARGINS["accuracy"])
     return found.assign(margin=[margins.get(m, margin_of(m, base)) for m, base in zip(found.measure, found.base)])
 
-# %% ../../nbs/10_paper/04_experiment.ipynb #e816ac5c
+# %% ../../nbs/10_paper/04_experiment.ipynb #5197209b
 CLAIMS = {
     "tighter": ("section 2, Figure 1", "Smoothing draws each class into a tighter cluster.", [("spread", "falls")]),
-    "equidistant": ("section 2, Figure 1", "Smoothing makes windows equally far from the templates of all other classes.", [("unevenness", "falls")]),
+    "equidistant": ("section 2, Figure 1", "Smoothing makes windows equally far from the templates of all other classes.", [("tilt", "falls")]),
     "scale": ("section 2, Figure 1", "Smoothing makes the features smaller.", [("scale", "falls")]),
     "calibration": ("section 3, Figure 2 and Table 3", "Smoothing calibrates like temperature scaling.", [("ece", "falls"), ("ece_like", "unchanged")]),
     "nll": ("section 3, Figure 4", "After temperature scaling, smoothing has the worse NLL.", [("nll_scaled", "rises")]),
@@ -323,7 +335,7 @@ SIDES = {
     "ece": "ECE of smoothing minus ECE of hard targets", "ece_like": "ECE of smoothing minus ECE of hard targets with temperature",
     "nll_scaled": "NLL with temperature, smoothing minus hard targets", "teacher": "accuracy of smoothed minus hard-target teacher",
     "student": "accuracy of the students, smoothed teacher (T = 1) minus hard-target teacher (best T)", "information": "nats after the last epoch, smoothing minus hard targets",
-    "spread": "spread, smoothing minus hard targets", "unevenness": "unevenness, smoothing minus hard targets", "scale": "mean length of features, smoothing minus hard targets",
+    "spread": "spread, smoothing minus hard targets", "tilt": "tilt, smoothing minus hard targets", "scale": "mean length of features, smoothing minus hard targets",
 }
 
 

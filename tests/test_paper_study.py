@@ -1,0 +1,262 @@
+"""The paper's experiments: run once and resumed, collected and published, judged rightly, and a page that is computed and not written."""
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from har_ls import cli, runs
+from har_ls.core import HarLsError
+from har_ls.data.catalog import load
+from har_ls.data.splits import split
+from har_ls.paper import experiment
+from har_ls.paper.information import confusable_pair, disturbed_copies, logit_information
+from har_ls.predictions import load_predictions
+from har_ls.statistics import PAIR
+from har_ls.training import Recipe, train
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOK = ROOT / "nbs" / "study" / "paper.ipynb"
+SMALL = ["paper", "--profile", "quick", "--seeds", "2", "--epochs", "2", "--max-windows", "200", "--workers", "1"]
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    "The quick form from the command line, in a process of its own: runs, tables and page."
+    folder = tmp_path_factory.mktemp("paper")
+    code = "from har_ls.cli import main; raise SystemExit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *SMALL, "--out", "here", "--publish", "tables"], cwd=folder, capture_output=True, text=True,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 runs are done" in done.stdout and "The page: " in done.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(quick):
+    return experiment.collect(quick / "here")
+
+
+def test_the_same_command_trains_nothing(quick, capsys, monkeypatch):
+    monkeypatch.chdir(quick)
+    monkeypatch.setattr(runs, "execute", lambda *a, **k: pytest.fail("a finished run was done again"))
+    before = {path: path.stat().st_mtime_ns for path in runs.run_folders("here")}
+    assert cli.main([*SMALL, "--out", "here", "--no-page"]) == 0
+    assert "4 of 4 runs are done" in capsys.readouterr().out
+    assert cli.main([*SMALL, "--out", "here", "--dry-run"]) == 0
+    assert "4 runs: 4 done, 0 to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in runs.run_folders("here")} == before
+
+
+def test_runs_of_the_paper_and_ordinary_ones_are_kept_apart(quick):
+    assert len(runs.load(quick / "here")) == 0 and len(runs.specs(quick / "here")) == 0
+    about = runs.specs(quick / "here", None)
+    assert about.notebook.value_counts().to_dict() == {"trained": 2, "distil": 2}
+    assert all(f"-{row.notebook}-" in row.run for row in about.itertuples())
+    assert set(runs.load(quick / "here", "distil").role) == {"teacher", "direct", "distilled"}
+    names = {item.name for item in (quick / "here").iterdir()}
+    assert {Path(path).name for path in about.path} <= names
+
+
+def test_what_a_run_keeps(quick):
+    about = runs.specs(quick / "here", None)
+    trained = Path(about[(about.notebook == "trained") & (about.alpha == 0.1)].path.iloc[0])
+    parts = load_predictions(trained / "predictions.npz")
+    assert set(parts) == {"train", "validation", "test"} and parts["train"].seeds.tolist() == [0, 1]
+    history = pd.read_parquet(trained / "history.parquet")
+    assert history.information.notna().tolist() == [True, True] * 2  # after the first and the last of two epochs
+    distilled = Path(about[(about.notebook == "distil") & (about.alpha == 0)].path.iloc[0])
+    table = pd.read_parquet(distilled / "metrics.parquet")
+    counted = table[table.split == "test"].groupby(["role", "temperature"]).seed.apply(list).to_dict()
+    assert counted == {("teacher", 1.0): [0, 1], ("direct", 1.0): [0, 1], ("distilled", 1.0): [0, 1], ("distilled", 4.0): [0, 1]}
+    soft = table[table.role == "distilled"].groupby("temperature").gamma.mean()
+    assert soft[4.0] > soft[1.0]  # a temperature makes targets softer
+
+
+def test_published_tables_are_the_collected_ones(quick, results, tmp_path):
+    published = experiment.collect(quick / "tables")
+    for name in experiment.TABLES:
+        pd.testing.assert_frame_equal(getattr(published, name), getattr(results, name), check_dtype=False)
+    pd.testing.assert_frame_equal(experiment.scorecard(published), experiment.scorecard(results))
+    assert sorted(item.name for item in (quick / "tables").iterdir()) == sorted(f"{name}.parquet" for name in experiment.TABLES)
+    with pytest.raises(HarLsError, match="no finished runs of the paper's experiments"):
+        experiment.collect(tmp_path)
+
+
+def test_page_needs_no_network_and_names_no_machine(quick):
+    page = (quick / "here" / "page" / "paper.html").read_text(encoding="utf-8")
+    assert "<script" not in page and not re.findall(r'src="(?!data:)', page) and str(quick) not in page and str(ROOT) not in page
+    assert "<math" in page and "</math><mrow>" not in page
+    for heading in ("Figure 1", "Figure 2 and Table 3", "Figure 4", "Figure 5", "Figure 6", "The claims"):
+        assert heading in page
+    assert "no real recordings were run" in page and "import numpy" not in page
+    words = re.sub(r"<[^>]+>", " ", re.sub(r"data:image[^\"]+", "", page))
+    assert not re.search(r"\bnan\b", words)
+    images = re.findall(r"<img [^>]+>", page)
+    assert len(images) >= 7 and all(re.search(r'alt="[^"]{20,}"', image) for image in images)
+    left = [cell for cell in nbformat.read(quick / "here" / "page" / "paper.ipynb", 4).cells if any(o.output_type == "stream" for o in cell.get("outputs", []))]
+    assert not left
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--seeds", "2"], "name a --profile too"), (["--dry-run"], "name a --profile too"), (["--profile", "slow"], "unknown profile 'slow'"),
+    (["--profile", "quick", "--datasets", "nosuch"], "unknown dataset"), (["--runs", "nowhere"], "no such folder"),
+])
+def test_what_the_user_can_mend(capsys, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["paper", *arguments]) == 1
+    assert words in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_specs_of_the_profiles():
+    full = experiment.experiment_specs(experiment.make_experiment("full"))
+    assert {spec.dataset: spec.protocol for spec in full} == {"uci_har": "official", "wisdm": "subject"}
+    assert {spec.model for spec in full if spec.notebook == "trained"} == {"resnet1d", "moderntcn"}
+    hard = [spec for spec in full if spec.notebook == "distil" and spec.alpha == 0]
+    assert all(spec.settings["temperatures"] == [1, 2, 3, 4, 8, 12, 16] for spec in hard)
+    assert all(spec.settings["temperatures"] == [1] for spec in full if spec.notebook == "distil" and spec.alpha > 0)
+    assert max(spec.alpha for spec in full) == 0.75 and all(len(spec.seeds) >= 3 for spec in full)
+    assert all(spec.settings["draws"] >= 100 for spec in full if spec.notebook == "trained")
+    assert all(len(spec.seeds) == 2 for spec in experiment.experiment_specs(experiment.make_experiment("full", seeds=2)))
+    with pytest.raises(HarLsError, match="datasets is empty"):
+        experiment.make_experiment("full", datasets=())
+
+
+def made_up(results, **wanted):
+    """Tables of eight people and five seeds in which each comparison has the wanted mean difference, with a little noise."""
+    rng, rows = np.random.default_rng(0), {"clusters": [], "temperature": [], "distillation": [], "information": []}
+    left = {"clusters": [], "temperature": [], "distillation": []}
+
+    def put(table, column, value, alpha, seed, split, **more):
+        key = dict(dataset="wisdm", model="resnet1d_small" if table == "distillation" else "resnet1d", protocol="subject", fold=0, alpha=alpha, seed=seed, split=split, **more)
+        of_people = value + rng.normal(0, 0.0005, 8)
+        rows[table].append(key | {column: of_people.mean()})
+        for j in range(8) if split == "test" and table in left else ():
+            left[table].append(key | dict(subject=j, n=1) | {column: np.delete(of_people, j).mean()})
+
+    for alpha in (0.0, 0.1):
+        on = alpha > 0
+        for seed in range(5):
+            for column in ("spread", "unevenness", "tilt", "scale", "own"):
+                put("clusters", column, 0.5 + on * wanted.get(column, 0), alpha, seed, "test")
+            for part in ("test", "validation"):
+                for scaled in (False, True):
+                    ece = 0.10 - 0.08 * scaled * (not on) + on * wanted.get("ece", 0)
+                    put("temperature", "ece", ece, alpha, seed, part, scaled=scaled)
+                    put("temperature", "nll", 0.5 + on * wanted.get("nll", 0), alpha, seed, part, scaled=scaled)
+                put("distillation", "accuracy", 0.9 + on * wanted.get("teacher", 0), alpha, seed, part, role="teacher", temperature=1.0)
+                for T in (1.0, 4.0) if not on else (1.0,):
+                    put("distillation", "accuracy", 0.8 + on * wanted.get("student", 0) + 0.05 * (T == 4), alpha, seed, part, role="distilled", temperature=T)
+            for epoch in (1, 10):
+                put("information", "information", 2.0 + on * wanted.get("information", 0), alpha, seed, "train", epoch=epoch)
+
+    def table(some):
+        frame = pd.DataFrame(some)
+        keys = [name for name in frame if name not in ("spread", "unevenness", "tilt", "scale", "own", "ece", "nll", "accuracy")]
+        return frame.groupby(keys, as_index=False, dropna=False).first()
+
+    tables = {name: table(some) for name, some in rows.items()}
+    tables |= {f"{name}_subjects": table(some) for name, some in left.items()}
+    for name in ("distillation", "distillation_subjects"):
+        tables[name]["nll"] = 1.0
+    return replace(results, **tables)
+
+
+def test_verdicts_on_tables_of_known_truth(results):
+    as_claimed = dict(spread=-0.2, tilt=-0.1, scale=-0.3, ece=-0.075, nll=0.05, teacher=0.02, student=-0.05, information=-1.0)
+    card = experiment.scorecard(made_up(results, **as_claimed)).set_index("name")
+    assert set(card.verdict) == {"supported"}, card[["verdict", "why", "estimate", "low", "high"]]
+    assert card.loc["tighter", "low"] < -0.2 < card.loc["tighter", "high"] and card.loc["tighter", "n"] == "8 people, 5 seeds"
+    assert card.loc["information", "n"] == "5 seeds" and "seeds only" in card.loc["information", "method"]
+    assert np.isclose(card.loc["student", "estimate"], -0.05 - 0.05, atol=0.002)  # against the hard teacher's student at its best T
+    against = {name: -value for name, value in as_claimed.items()} | dict(student=0.1)
+    card = experiment.scorecard(made_up(results, **against)).set_index("name")
+    assert set(card.verdict) == {"contradicted"} and set(card.why) == {"the other way", "it rises", "it falls"} & set(card.why)
+    card = experiment.scorecard(made_up(results, student=0.05)).set_index("name")
+    assert card.loc["tighter", ["verdict", "why"]].tolist() == ["contradicted", "too small to matter"]
+    with pytest.raises(HarLsError, match="no runs with alpha 0.3 beside alpha 0; there are runs with 0.1"):
+        experiment.scorecard(made_up(results), alpha=0.3)
+
+
+def test_a_seed_trained_twice_counts_once(quick, tmp_path):
+    import shutil
+
+    for place in runs.run_folders(quick / "here"):
+        shutil.copytree(place, tmp_path / place.name)
+    about = runs.specs(tmp_path, "trained")
+    place = Path(about.path.iloc[0])
+    again = tmp_path / "later"
+    shutil.copytree(place, again)
+    spec = json.loads((again / "spec.json").read_text())
+    spec["spec"]["seeds"], spec["name"], spec["finished"] = [1], "later", "2099-01-01T00:00:00+00:00"
+    (again / "spec.json").write_text(json.dumps(spec))
+    table = experiment.collect(tmp_path).clusters
+    assert not table.duplicated([*PAIR, "alpha"]).any()
+    assert set(table.seed) == {0, 1}
+
+
+def test_the_pair_is_found_without_a_network_and_copies_are_scaled():
+    parts = split(load("synthetic", overlap=0.9), "subject", max_windows=400)
+    a, b = confusable_pair(parts)
+    assert a < b and confusable_pair(parts) == (a, b)
+    copies = disturbed_copies(parts, (a, b), windows=30, copies=40)
+    assert copies.shape == (40, 30, 6, 64) and copies.dtype == np.float32
+    assert np.array_equal(copies, disturbed_copies(parts, (a, b), windows=30, copies=40))
+    x, y, *_ = parts.part("train")
+    chosen = np.concatenate([np.flatnonzero(y == c)[np.linspace(0, (y == c).sum() - 1, 15).round().astype(int)] for c in (a, b)])
+    assert abs(np.corrcoef(copies.mean(0).ravel(), x[chosen].ravel())[0, 1]) > 0.9
+    trained = train("resnet1d", parts, 0.0, (0, 1), Recipe(epochs=1), progress=False, parts=("test",)).model
+    both = logit_information(trained, copies, (a, b), held_out=10)
+    assert both.shape == (2,) and (both < np.log(30)).all()
+    for parameter in trained.parameters():
+        parameter.data[1] = np.nan
+    assert np.isnan(logit_information(trained, copies, (a, b), held_out=10)).tolist() == [False, True]
+
+
+def test_tilt_sees_only_what_matters():
+    templates = 3 * np.eye(5)[None]
+    rng = np.random.default_rng(0)
+    base = experiment.Predictions("test", rng.normal(size=(1, 5, 5)), 9.0 * np.eye(5)[None], templates, np.zeros((1, 5)), np.arange(5), np.arange(5), np.zeros(1), np.zeros(1, int))
+    assert np.isclose(experiment.cluster_numbers(base).tilt[0], 0)
+    more = replace(base, features=base.features + 100.0)  # every window moved along the diagonal: as far from each template as before, relative to the others
+    assert np.isclose(experiment.cluster_numbers(more).tilt[0], 0, atol=1e-6)
+    aside = replace(base, features=base.features + 2 * np.eye(5)[[1, 2, 3, 4, 0]])
+    squared = ((aside.features[0][:, None] - templates[0]) ** 2).sum(-1)
+    others = np.array([np.delete(squared[n], n) for n in range(5)])
+    assert np.isclose(experiment.cluster_numbers(aside).tilt[0], others.std(1).mean() / (others.mean(1) - np.diag(squared)).mean())
+
+
+def test_numbers_of_the_paper_as_printed():
+    paper = experiment.printed()
+    assert list(paper.columns) == ["source", "dataset", "architecture", "quantity", "alpha", "value"]
+    wide = paper[paper.source.str.endswith("Table 3")].pivot(index="dataset", columns="quantity", values="value")
+    assert wide.loc["CIFAR-100"].to_dict() == {"ECE, hard targets": 0.150, "ECE, temperature scaling": 0.021, "temperature": 1.9, "ECE, label smoothing": 0.024}
+    assert wide.loc["ImageNet", "ECE, label smoothing"] == 0.035 and wide.loc["EN-DE", "temperature"] == 1.13
+    assert set(paper[paper.dataset == "MNIST"].value) == {0.002, 0.056}
+
+
+def test_no_literal_result_in_the_page():
+    "As for the report: prose and printed strings hold no decimals and no percentages; numbers of the paper come from its file."
+    number = re.compile(r"\d+\.\d+|\d+\s?%")
+    for cell in nbformat.read(NOTEBOOK, 4).cells:
+        if cell.cell_type == "markdown":
+            assert not number.search(cell.source), cell.source
+            continue
+        tree = ast.parse(cell.source)
+        formats = {id(part) for node in ast.walk(tree) if isinstance(node, ast.FormattedValue) and node.format_spec for part in ast.walk(node.format_spec)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in formats and number.search(node.value):
+                assert re.fullmatch(r"[0-9.]+", node.value), node.value  # a lone number is a colour of matplotlib
+        if "show_figure" not in cell.source:
+            floats = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, float)}
+            assert floats <= {0.0, 0.1, 1.0}  # no smoothing, the strength in question, no temperature

@@ -8,6 +8,8 @@ import torch
 from har_ls import bench as module
 from har_ls.bench import BENCHES, bench, compare, gemm_ceiling, in_turn, operations, summary
 from har_ls.core import HarLsError
+from har_ls.runs import study_notebook
+from har_ls.study import render
 
 
 def spinning(seconds):
@@ -96,3 +98,23 @@ def test_ceiling_leaves_the_number_of_threads():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_the_entry_gives_the_reason():
     assert "no GPU" in BENCHES["gpu.replicas16"]("gpu.replicas16")["absent"]
+
+
+def test_the_page_says_what_the_file_says(tmp_path):
+    machine = dict(processor="a processor", system="Linux", python="3", torch="2")
+    more = dict(gflops=2.0, ceiling_gflops=80.0, share=0.25)
+    entries = [
+        compare("moderntcn.train.9x128", [400.0, 410.0, 450.0], [100.0, 100.0, 100.0], "ms per batch of 64", **more) | dict(machine=machine),
+        dict(name="gpu.replicas16", absent="no such device", machine=machine),
+    ]
+    (tmp_path / "some.json").write_text(json.dumps(entries))
+    page = render("speed", tmp_path / "page", dict(bench=str(tmp_path / "some.json"), runs="nowhere")).read_text()
+    assert "4.10" in page and "4.00 to 4.50" in page and "20 GFLOP/s" in page and "No such device" in page and "a processor" in page
+    assert str(tmp_path) not in page
+
+
+def test_published_measurements_are_whole():
+    entries = json.loads((study_notebook("speed").parent / "results" / "bench.json").read_text())
+    assert {entry["name"] for entry in entries} <= set(BENCHES)
+    for entry in entries:
+        assert "absent" in entry or entry["low"] <= entry["ratio"] <= entry["high"]

@@ -295,7 +295,7 @@ def lines(code):
 def sections(title, address, page):
     "What search knows of a page: one entry for its beginning and one per section, with the text that a reader sees and the names defined there."
     body = re.search(r"</header>(.*)</main>", page, re.S)[1]
-    body = re.sub(r'<(nav|button|style|script|svg)\b.*?</\1>|<img[^>]*>|<div class="about-page">.*?</div>', " ", body, flags=re.S)
+    body = re.sub(r'<(nav|button|style|script|svg)\b.*?</\1>|<math display="block".*?</math>|<img[^>]*>|<div class="about-page">.*?</div>', " ", body, flags=re.S)
     parts = re.split(r'<section id="([^"]+)"[^>]*>\s*<h\d[^>]*>(.*?)</h\d>', body)
     for anchor, heading, text in [("", "", parts[0]), *zip(parts[1::3], parts[2::3], parts[3::3])]:
         plain, section = (html.unescape(re.sub(r"<[^>]*>", "", part)) for part in (text, heading))

@@ -8,7 +8,7 @@
     for (const w of text) {
       if (w === word) return 3;
       if (w.startsWith(word)) best = 2;
-      else if (!best && word.length > 2 && w.includes(word)) best = 1;
+      else if (!best && word.length > 3 && w.includes(word)) best = 1;
     }
     return best;
   };

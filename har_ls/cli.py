@@ -199,8 +199,12 @@ def do_run(args):
 
 
 def show_table(table):
-    "Print a table as wide as it is."
-    print(table.to_string(index=False))
+    "Print a table. On a terminal that is too narrow for it, in blocks of columns that each repeat the names of the rows."
+    text, width = table.to_string(index=False), shutil.get_terminal_size().columns
+    if sys.stdout.isatty() and text.index("\n") > width:
+        names = [name for name in ("dataset", "protocol", "model", "alpha") if name in table] or [table.columns[0]]
+        text = table.set_index(names).to_string(line_width=width, sparsify=False)
+    print(text)
 
 
 def do_study(args):
@@ -240,6 +244,7 @@ def do_study(args):
         show_table(report.summary(table[table["run"].isin(outcome.done)]))
     print(f"\n{len(outcome.done)} of {len(planned)} runs are done, in {out}")
     if outcome.done and not args.no_report:
+        print("Writing the report ...", flush=True)
         print(f"The report: {report.report(out, out / 'report')[1]} (and report.ipynb beside it)")
     for name, message in outcome.failed.items():
         print(f"failed: {name}: {message}", file=sys.stderr)

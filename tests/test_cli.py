@@ -138,6 +138,19 @@ def test_advise_needs_people(capsys, tmp_path):
     assert "at least three" in refused(capsys, "advise", own_recordings(tmp_path, people=2), "--out", tmp_path / "advice", "--set", "time=time")
 
 
+def test_a_narrow_terminal_gets_blocks_of_columns(capsys, monkeypatch):
+    table = pd.DataFrame([dict(dataset="synthetic", model=m, alpha=0.1, **{f"measure_{i}": "0.123 ± 0.045" for i in range(9)}) for m in ("resnet1d", "moderntcn")])
+    for width, terminal in ((80, True), (300, True), (80, False)):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+        monkeypatch.setenv("COLUMNS", str(width))
+        cli.show_table(table)
+        lines = capsys.readouterr().out.splitlines()
+        if width == 80 and terminal:
+            assert max(map(len, lines)) <= 80 and sum("resnet1d" in line for line in lines) > 2
+        else:
+            assert len(lines) == 3 and max(map(len, lines)) > 80
+
+
 def test_data_commands(capsys, tmp_path):
     assert cli.main(["data", "list", "--data", str(tmp_path)]) == 0
     said = capsys.readouterr().out

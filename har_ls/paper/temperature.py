@@ -37,7 +37,7 @@ def with_and_without(
     validation: Predictions,  # the same replicas; the temperatures are fitted here
 ) -> pd.DataFrame:
     """Two rows per replica: alpha, seed, split, scaled (False or True), temperature, at_bound (the search for T ended at its limit), accuracy,
-    ece (15 bins), nll (nats). Müller et al. 2019, Table 2, and smoothing with a temperature."""
+    ece (15 bins), nll (nats). Müller et al. 2019, Table 3, and smoothing with a temperature."""
     _same_replicas(test, validation)
     fitted, at_bound = fit_temperature(validation)
     tables = []

@@ -42,7 +42,7 @@ MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</spa
 
 UNPUBLISHED = """::: {.callout-note}
 ## No results are published yet
-This page computes its sentences, tables and figures from results. `make study` makes some on any machine and writes this page from them.
+This page computes its sentences, tables and figures from results. `{command}` makes some on any machine and writes this page from them.
 :::
 
 """
@@ -161,7 +161,8 @@ def stage_notebook(source, target):
             if cell.cell_type == "code":
                 options(cell, code_fold=True, code_summary="Code")
         if not any(cell.get("outputs") for cell in cells):
-            cells[0].source = UNPUBLISHED + cells[0].source
+            command = "make study" if source.stem == "report" else f".venv/bin/har-ls {source.stem}"
+            cells[0].source = UNPUBLISHED.replace("{command}", command) + cells[0].source
     about = [mk_cell("::: {.about-page}\n" + " · ".join(links) + "\n:::", "markdown")]
     processor.nb.cells = [mk_cell("---\n" + yaml.safe_dump(front, allow_unicode=True) + "---", "raw"), *about, *cells]
     for cell in processor.nb.cells:

@@ -62,7 +62,7 @@ def without_images(text):
 def test_published_tables_give_the_same_write_up(small, tmp_path, monkeypatch):
     from_runs = words_of(small, monkeypatch)
     report.publish(report.collect(small), tmp_path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(f"{name}.parquet" for name in report.TABLES)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([report.COPIES, *(f"{name}.parquet" for name in report.TABLES)])
     assert words_of(tmp_path, monkeypatch) == from_runs
     changed = report.collect(tmp_path)
     metrics = changed.metrics

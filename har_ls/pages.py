@@ -101,10 +101,10 @@ def among(
     n: int,  # of how many
     noun: str = "cell",  # singular
 ) -> str:
-    "Where something holds: `in none of 3 cells`, `in 2 of 3 cells`, `in all 3 cells`, `in the only cell`, `not in the only cell`."
+    "Where something holds: `in none of 3 cells`, `in 2 of 3 cells`, `in both cells`, `in all 3 cells`, `in the only cell`, `not in the only cell`."
     if n == 1:
         return f"in the only {noun}" if k else f"not in the only {noun}"
-    return f"in all {n} {noun}s" if k == n else f"in {k or 'none'} of {n} {noun}s"
+    return f"in both {noun}s" if k == n == 2 else f"in all {n} {noun}s" if k == n else f"in {k or 'none'} of {n} {noun}s"
 
 
 def signed(

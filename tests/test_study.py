@@ -1,6 +1,7 @@
 """Studies with real processes: workers, clusters, kills, faults, two at once, ten thousand runs."""
 import contextlib
 import itertools
+import functools
 import json
 import os
 import shutil
@@ -29,7 +30,10 @@ def begin(out, *more, axes=AXES):
     "Start `har-ls study` in a process group of its own."
     command = [sys.executable, "-c", MAIN, "study", *axes, "--out", str(out), "--no-report", *more]
     env = dict(os.environ, PYTHONPATH=str(ROOT))
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background inherits that it is ignored
+    return subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, preexec_fn=ctrl_c
+    )
 
 
 def finish(process, timeout=240):

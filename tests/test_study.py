@@ -1,7 +1,7 @@
 """Studies with real processes: workers, clusters, kills, faults, two at once, ten thousand runs."""
 import contextlib
-import itertools
 import functools
+import itertools
 import json
 import os
 import shutil

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['PIECE', 'ModernTCNConfig', 'whole_steps', 'PlainBranches', 'PlainBlock', 'PlainStage', 'PlainModernTCN',
            'parameter_count', 'toeplitz', 'diagonal_sums', 'shifted_moments', 'shifted_moments_gradient', 'collapse',
-           'collapse_gradient', 'Kept', 'CollapsedConv', 'ConvFFN', 'Residual', 'Merge', 'GeluFeatures', 'Branches',
-           'Block', 'cropped', 'ModernTCN', 'FoldedBlock', 'FoldedModernTCN', 'from_published']
+           'collapse_gradient', 'Kept', 'both_kernels', 'CollapsedConv', 'ConvFFN', 'Merge', 'Embed', 'GeluFeatures',
+           'Branches', 'Block', 'ModernTCN', 'FoldedBlock', 'FoldedModernTCN', 'from_published']
 
 # %% ../../nbs/03_models/02_moderntcn.ipynb #cf9b23b4
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cache
 from itertools import repeat
 
 import torch
@@ -195,13 +196,17 @@ def toeplitz(
     out: torch.Tensor,  # [C, N', N'], N' >= N
 ) -> torch.Tensor:  # `out`
     "Matrices whose product with `[C, N', B]` is the zero-padded convolution of the first N positions. Everything beyond N is zero."
-    padded, edge = out.shape[1], n - 1 - kernels.shape[1] // 2
-    i = torch.arange(padded, device=out.device)
-    index = i - i.unsqueeze(1) + n - 1
-    if padded > n:
-        index[n:], index[:, n:] = 2 * n - 1, 2 * n - 1
+    edge = n - 1 - kernels.shape[1] // 2
     values = F.pad(F.pad(kernels, (edge, edge)), (0, 1))  # [C, 2 N]; the last one is 0
-    return torch.index_select(values, 1, index.flatten(), out=out.view(len(out), -1)).view(out.shape)
+    return torch.index_select(values, 1, _toeplitz_index(n, out.shape[1], out.device), out=out.view(len(out), -1)).view(out.shape)
+
+
+@cache
+def _toeplitz_index(n, padded, device):
+    i = torch.arange(padded, device=device)
+    index = i - i.unsqueeze(1) + n - 1
+    index[n:], index[:, n:] = 2 * n - 1, 2 * n - 1
+    return index.flatten()
 
 
 def diagonal_sums(
@@ -300,10 +305,12 @@ def collapse_gradient(
 
 # %% ../../nbs/03_models/02_moderntcn.ipynb #5fd13348
 class Kept:
-    "Tensors that are kept from step to step, by name. Made anew, filled with zeros, when shape, dtype or device change."
+    """Tensors that are kept from step to step, by name. Made anew, filled with zeros, when shape, dtype or device change.
 
-    def __init__(self):
-        self.tensors = {}
+    `passing` gives memory that all who were made with the same `pool` share: for what is read soon and not again."""
+
+    def __init__(self, pool: dict | None = None):
+        self.tensors, self.pool = {}, {} if pool is None else pool
 
     def __call__(self, name: str, shape: tuple, like: torch.Tensor) -> torch.Tensor:
         kept = self.tensors.get(name)
@@ -311,17 +318,38 @@ class Kept:
             kept = self.tensors[name] = torch.zeros(shape, dtype=like.dtype, device=like.device)
         return kept
 
+    def passing(self, name: str, shape: tuple, like: torch.Tensor) -> torch.Tensor:
+        "Memory with any content. Whoever asks for this name next gets the same."
+        size, memory = math.prod(shape), self.pool.get(name)
+        if memory is None or len(memory) < size or memory.dtype != like.dtype or memory.device != like.device:
+            memory = self.pool[name] = torch.empty(size, dtype=like.dtype, device=like.device)
+        return memory[:size].view(shape)
+
     def __deepcopy__(self, memo):
         return Kept()
 
 # %% ../../nbs/03_models/02_moderntcn.ipynb #44495bd5
-PIECE = 2**18  # activations in hand at a time: what is just written or read is still in the cache when it is needed next
+PIECE = 600_000  # activations in hand at a time: what is just written or read is still in the cache when it is needed next
 
 
-def _pieces(x, *others):
-    "Corresponding pieces of tensors along the groups, of at most `PIECE` activations each; None gives None."
-    step = max(1, PIECE // x[0].numel())
-    return zip(*(repeat(None) if t is None else t.split(step) for t in (x, *others)))
+def _pieces(x, *others, size=None):
+    "Corresponding pieces of tensors along the groups, about alike and of at most `size` (`PIECE`) activations each; None gives None."
+    count = math.ceil(len(x) / max(1, (size or PIECE) // x[0].numel()))
+    if count == 1:
+        return iter([(x, *others)])
+    return zip(*(repeat(None) if t is None else t.tensor_split(count) for t in (x, *others)))
+
+
+def _replica_pieces(*tensors):
+    "The pieces of one replica after another, from tensors `[R, groups, ...]`."
+    for replica in zip(*(repeat(None) if t is None else t.unbind() for t in tensors)):
+        yield from _pieces(*replica)
+
+
+def _fetched(x):
+    "The tensor, now in the cache: a processor fetches ahead for one stream of reads, but not for a batch of small matrix products."
+    x.sum()
+    return x
 
 
 _gelu, _gelu_gradient = torch.ops.aten.gelu.out, torch.ops.aten.gelu_backward.grad_input
@@ -340,15 +368,33 @@ def _tap_sums_gradient(grad, n, padded):
     return F.pad((spread[:, n:] - spread[:, :-n])[:, k // 2 : k // 2 + n], (0, padded - n))
 
 
-class CollapsedConv(Function):
-    """Both branches and the three norms of a block in training, `[R, M, D, N', B]` to outputs `[R * M, D, N' * B]`, shifts `[R * M, D, 1]`, and the input.
+def both_kernels(
+    large: torch.Tensor,  # [R, C, 1, K]
+    small: torch.Tensor,  # [R, C, 1, k], k <= K
+    n: int,  # N, positions
+) -> torch.Tensor:  # [R * C, 2, min(K, 2 N - 1)]
+    "Both kernels at one length: the small one with zeros around it, and no taps that reach beyond N positions, as they meet padding only."
+    length = min(large.shape[3], 2 * n - 1)
+    return torch.stack([_resized(kernel.flatten(0, 2), length) for kernel in (large, small)], 1)
 
-    Takes kernels `[C, 2, K]`, weight and bias `[R, M, D, 2]` of the branches' norms, gamma and beta `[R, D]` of the third. The
-    running statistics of `norms` (three `ReplicaBatchNorm1d`) take a step."""
+
+def _resized(kernel, length):
+    "Zeros added, or taps removed, at both ends alike."
+    margin = (length - kernel.shape[-1]) // 2
+    return F.pad(kernel, (margin, margin))
+
+
+class CollapsedConv(Function):
+    """Both branches and the three norms of a block in training, `[R, M, D, N', B]` to outputs `[R, M, D, N' * B]`, shifts `[R, M, D, 1]`, and the input.
+
+    Takes the large and the small kernel `[R, M * D, 1, K]`, their norms' weights and biases `[R, M * D]`, gamma and beta `[R, D]` of the third norm.
+    The running statistics of `norms` (three `ReplicaBatchNorm1d`) take a step."""
 
     @staticmethod
-    def forward(ctx, x, n, kept, norms, kernels, weight, bias, gamma, beta):
+    def forward(ctx, x, n, kept, norms, large, small, weight_large, weight_small, bias_large, bias_small, gamma, beta):
         r, m, d, padded, b = x.shape
+        kernels = both_kernels(large, small, n)
+        weight, bias = (torch.stack(pair, 2).view(r, m, d, 2) for pair in ((weight_large, weight_small), (bias_large, bias_small)))
         c, k, count = r * m * d, kernels.shape[2], n * b
         flat = x.view(c, padded, b)
         first, second = kept("first", (c, padded), x), kept("second", (c, padded, padded), x)
@@ -367,94 +413,96 @@ class CollapsedConv(Function):
         matrix = toeplitz(kernel, n, kept("matrix", (c, padded, padded), x))
         output = torch.bmm(matrix, flat, out=kept("output", flat.shape, x))
         ctx.save_for_backward(x, kernels, matrix, scale, taps, images, *saved)
-        ctx.n, ctx.kept = n, kept
-        return output.view(r * m, d, -1), shift.view(r * m, d, 1), x.view_as(x)
+        ctx.n, ctx.kept, ctx.shapes = n, kept, (large.shape, small.shape)
+        return output.view(r, m, d, -1), shift.unsqueeze(3), x.view_as(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output, grad_shift, grad_x):
         x, kernels, matrix, scale, taps, images, *saved = ctx.saved_tensors
         n, kept, (r, m, d, padded, b) = ctx.n, ctx.kept, x.shape
-        c, k, flat, grad_output = r * m * d, kernels.shape[2], x.view(-1, padded, b), grad_output.view(-1, padded, b)
-        grad, grad_matrix = kept("grad", flat.shape, x), kept("grad_matrix", matrix.shape, x)
-        for x_, g, skipped, t, dx, dt in _pieces(flat, grad_output, grad_x.reshape(flat.shape), matrix, grad, grad_matrix):
-            torch.bmm(g, x_.transpose(1, 2), out=dt)
-            torch.baddbmm(skipped, t.transpose(1, 2), g, out=dx)
+        c, k, flat, grad_output = r * m * d, kernels.shape[2], x.view(-1, padded, b), grad_output.reshape(-1, padded, b)
+        grad_matrix = kept("grad_matrix", matrix.shape, x)
+        for x_, g, dt in _pieces(flat, grad_output, grad_matrix, size=PIECE // 4):
+            torch.bmm(_fetched(g), _fetched(x_).transpose(1, 2), out=dt)
         grad_kernel = diagonal_sums(grad_matrix, n, k, kept("rows", (c, n, 2 * n - 1), x)).unsqueeze(2)
         grad_scale = torch.bmm(kernels, grad_kernel).view(r, m, d, 2)
-        grad_mean, grad_product, *grads = collapse_gradient(saved, grad_scale, grad_shift.view(r, m, d))
+        grad_mean, grad_product, grad_weight, grad_bias, *grads = collapse_gradient(saved, grad_scale, grad_shift.view(r, m, d))
         grad_mean, grad_product = grad_mean.view(c, 2, 1), grad_product.view(c, 2, 2)
         grad_kernels = torch.bmm(scale.view(c, 2, 1), grad_kernel.transpose(1, 2))
         grad_kernels.baddbmm_(grad_product, images, alpha=2).baddbmm_(grad_mean, taps.transpose(1, 2))
-        grad_shifted = torch.bmm(kernels.transpose(1, 2), torch.bmm(grad_product, kernels)) * (2 / (n * b))
+        left, right = kernels.unsqueeze(3), (torch.bmm(grad_product, kernels) * (2 / (n * b))).unsqueeze(2)
+        grad_shifted = torch.mul(left[:, 0], right[:, 0], out=kept("grad_shifted", (c, k, k), x)).addcmul_(left[:, 1], right[:, 1])
         grad_second = shifted_moments_gradient(grad_shifted, n, kept("grad_second", matrix.shape, x))
         grad_first = _tap_sums_gradient(torch.bmm(grad_mean.transpose(1, 2), kernels).squeeze(1) / (n * b), n, padded)
-        for x_, dx, df, ds in _pieces(flat, grad, grad_first.unsqueeze(2), grad_second):
-            dx.add_(df).baddbmm_(ds, x_)
-        return grad.view(x.shape), None, None, None, grad_kernels, *grads
+        grad = kept.passing("upstream", flat.shape, x)  # may be where `grad_x` is
+        tensors = flat, grad_output, grad_x.reshape(flat.shape), matrix, grad_first.unsqueeze(2), grad_second, grad
+        for x_, g, skipped, t, df, ds, dx in _pieces(*tensors, size=PIECE // 4):
+            torch.add(skipped, df, out=dx).baddbmm_(t.transpose(1, 2), _fetched(g)).baddbmm_(ds, _fetched(x_))
+        grad_pair = (_resized(grad_kernels[:, i], shape[3]).view(shape) for i, shape in enumerate(ctx.shapes))
+        grad_norms = (t[..., i].flatten(1) for t in (grad_weight, grad_bias) for i in range(2))
+        return grad.view(x.shape), None, None, None, *grad_pair, *grad_norms, *grads
 
 # %% ../../nbs/03_models/02_moderntcn.ipynb #ec3dd2ff
 class ConvFFN(Function):
-    """Two pointwise layers per group, `[G, C, columns]` to `[G, C', columns]`: dropout, GELU, dropout between and after them.
+    """Two pointwise layers per group, GELU between them and dropout after each: `[R, G, C, columns]` to `[R, G, C', columns]`.
 
-    Weights `[G, H, C]` and `[G, C', H]`, biases `[G, H, 1]` and `[G, C', 1]`; dropout factors of the layers' shapes, or None."""
+    Weights `[R, G * H, C, 1]` and `[R, G * C', H, 1]`, biases `[R, G * H]` and `[R, G * C']`, and a shift `[R, G, C, 1]` that is added to the input, or
+    None. Dropout as a `DropoutBank` gives it: for the first layer a barrier and the gain of what passes, for the second one factors
+    (None, 1 and None without dropout). With `skip` `[R, C', G, N', B]`, the input of a block, the sum of both in that shape."""
 
     @staticmethod
-    def forward(ctx, x, kept, mask1, mask2, weight1, bias1, weight2, bias2):
-        g, h, _ = weight1.shape
-        hidden, active = (kept(name, (g, h, x.shape[2]), x) for name in ("hidden", "active"))
-        output = kept("output", (g, weight2.shape[1], x.shape[2]), x)
-        tensors = x, weight1, bias1, weight2, bias2, hidden, active, output, mask1, mask2
-        for x_, w1, b1, w2, b2, h_, a, y, m1, m2 in _pieces(*tensors):
-            torch.baddbmm(b1, w1, x_, out=h_)
-            if m1 is not None:
-                h_.mul_(m1)
+    def forward(ctx, x, kept, barrier, gain, factors, weight1, bias1, weight2, bias2, shift=None, skip=None):
+        ctx.shapes, (r, g, _, columns) = [t.shape for t in (weight1, bias1, weight2, bias2)], x.shape
+        (weight1, bias1), (weight2, bias2) = _grouped(weight1, bias1, g, shift), _grouped(weight2, bias2, g)
+        h, width = weight1.shape[2], weight2.shape[2]
+        hidden, active = (kept(name, (r, g, h, columns), x) for name in ("hidden", "active"))
+        if skip is None:
+            output = product = y = kept("output", (r, g, width, columns), x)
+        else:
+            output, product = kept("output", skip.shape, x), kept.passing("product", (r, g, width, columns), x)
+            y, skipped = (t.flatten(3).transpose(1, 2) for t in (output, skip))
+        weight1, factors = weight1 * gain, x.new_ones(1).expand(r, g, 1, 1) if factors is None else factors
+        tensors = x, weight1, bias1 * gain, weight2, bias2, hidden, active, barrier, factors, skip if skip is None else skipped, product, y
+        for x_, w1, b1, w2, b2, h_, a, closed, f, s, p, y_ in _replica_pieces(*tensors):
+            torch.baddbmm(b1, w1, x_, out=h_) if closed is None else torch.add(closed, b1, out=h_).baddbmm_(w1, x_)
             _gelu(h_, out=a)
-            torch.baddbmm(b2, w2, a, out=y)
-            if m2 is not None:
-                y.mul_(m2)
-        ctx.save_for_backward(x, hidden, active, weight1, weight2, mask1, mask2)
-        ctx.kept = kept
+            torch.baddbmm(b2, w2, a, out=p)
+            p.mul_(f) if s is None else torch.addcmul(s, p, f, out=y_)
+        ctx.save_for_backward(x, hidden, active, weight1, weight2, factors, shift)
+        ctx.kept, ctx.gain, ctx.skip = kept, gain, skip is not None
         return output.view(output.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        x, hidden, active, weight1, weight2, mask1, mask2 = ctx.saved_tensors
-        kept, grads = ctx.kept, [x.new_empty(shape) for w in (weight1, weight2) for shape in (w.shape, (*w.shape[:2], 1))]
-        masked, grad_hidden, grad_x = kept("masked", grad.shape, x), kept("grad_hidden", hidden.shape, x), kept("grad_x", x.shape, x)
-        tensors = x, hidden, active, weight1, weight2, mask1, mask2, grad, masked, grad_hidden, grad_x, *grads
-        for x_, h, a, w1, w2, m1, m2, g, d2, d1, dx, dw1, db1, dw2, db2 in _pieces(*tensors):
-            d2.copy_(g) if m2 is None else torch.mul(g, m2, out=d2)
+        x, hidden, active, weight1, weight2, factors, shift = ctx.saved_tensors
+        grads = [x.new_empty(shape) for w in (weight1, weight2) for shape in (w.shape, (*w.shape[:3], 1))]
+        grad_y = grad.flatten(3).transpose(1, 2) if ctx.skip else grad
+        shapes = {"over variables" if ctx.skip else "over features": x.shape, "hidden": hidden.shape, "product": grad_y.shape}
+        grad_x, grad_hidden, grad_product = (ctx.kept.passing(name, shape, x) for name, shape in shapes.items())
+        tensors = x, hidden, active, weight1, weight2, factors, grad_y, grad_x, grad_hidden, grad_product, *grads
+        for x_, h, a, w1, w2, f, g, dx, d1, d2, dw1, db1, dw2, db2 in _replica_pieces(*tensors):
+            torch.mul(g, f, out=d2)
             torch.bmm(d2, a.transpose(1, 2), out=dw2)
             torch.sum(d2, 2, keepdim=True, out=db2)
             torch.bmm(w2.transpose(1, 2), d2, out=d1)
             _gelu_gradient(d1, h, grad_input=d1)
-            if m1 is not None:
-                d1.mul_(m1)
             torch.bmm(d1, x_.transpose(1, 2), out=dw1)
             torch.sum(d1, 2, keepdim=True, out=db1)
             torch.bmm(w1.transpose(1, 2), d1, out=dx)
-        return grad_x.view(x.shape), None, None, None, *grads
+        grad_shift = None if shift is None else weight1.transpose(2, 3) @ grads[1]
+        for first in grads[:2]:
+            first.mul_(ctx.gain)
+        if shift is not None:
+            grads[0].addcmul_(grads[1], shift.transpose(2, 3))
+        return grad_x.view(x.shape), None, None, None, None, *(t.view(s) for t, s in zip(grads, ctx.shapes)), grad_shift, grad if ctx.skip else None
 
 
-class Residual(Function):
-    "Block input `[R, M, D, N', B]` plus the output of ConvFFN2 `[R * D, M, N' * B]`."
-
-    @staticmethod
-    def forward(ctx, x, y, kept):
-        r, m, d, n, b = x.shape
-        return torch.add(x, y.view(r, d, m, n, b).transpose(1, 2), out=kept("sum", x.shape, x)).view(x.shape)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        return grad, _swap(grad.flatten(3)), None
-
-
-def _swap(x):
-    "`[R, M, D, columns]` to `[R * D, M, columns]`, a view if R = 1."
-    return x.transpose(1, 2).flatten(0, 1)
+def _grouped(weight, bias, groups, shift=None):
+    "A pointwise layer's weight `[R, groups, C', C]` and bias `[R, groups, C', 1]`, which takes in a `shift` `[R, groups, C, 1]` of the layer's input."
+    weight, bias = weight.squeeze(3).unflatten(1, (groups, -1)), bias.unsqueeze(2).unflatten(1, (groups, -1))
+    return weight, bias if shift is None else bias + weight @ shift
 
 # %% ../../nbs/03_models/02_moderntcn.ipynb #56bcf2de
 class Merge(Function):
@@ -501,15 +549,34 @@ class Merge(Function):
         grad_gamma = grad_scale * inverse
         grad_variance = grad_gamma * gamma * inverse.square() * (variance > 0) * (-0.5)
         grad_mean = -grad_shift * scale - 2 * grad_variance * mean
-        grad_columns = torch.bmm(scaled.transpose(1, 2), grad, out=ctx.kept("grad_columns", flat.shape, grad)).view(r, m, d, -1)
-        grad_columns.addcmul_(columns.view(r, m, d, -1), (2 / count * grad_variance).view(r, 1, d, 1)).add_((grad_mean / count).view(r, 1, d, 1))
-        grad_x = ctx.kept("grad_x", ctx.shape, grad)
-        grad_columns = grad_columns.view(columns.shape)
+        means = (grad_mean / count).view(r, 1, d, 1, 1).expand(r, m, d, step, 1).reshape(r * m, -1, 1)
+        grad_columns = torch.baddbmm(means, scaled.transpose(1, 2), grad, out=ctx.kept.passing("product", flat.shape, grad)).view(columns.shape)
+        grad_columns.addcmul_(columns, (2 / count * grad_variance).view(r, 1, d, 1, 1, 1))
+        grad_x = ctx.kept.passing("upstream", ctx.shape, grad)
         grad_x[..., :whole, :].unflatten(3, (-1, step)).copy_(grad_columns[..., : whole // step, :].transpose(3, 4))
         if missing:
             grad_x[..., whole:n, :] = grad_columns[..., : n % step, whole // step, :]
             grad_x[..., n - missing : n, :] += grad_columns[..., n % step :, whole // step, :]
+        grad_x[..., n:, :] = 0
         return grad_x.view(ctx.shape), None, None, None, None, None, grad_weight, grad_bias, grad_gamma, grad_shift
+
+
+class Embed(Function):
+    "One pointwise layer for all variables, weight `[R, D, P]` and `[R, M, P, columns]` to `[R, M, D, columns]`."
+
+    @staticmethod
+    def forward(ctx, weight, x, kept):
+        r, m, p, columns = x.shape
+        weights, x = weight.unsqueeze(1).expand(r, m, -1, p).flatten(0, 1), x.flatten(0, 1)
+        ctx.save_for_backward(weights, x)
+        return torch.bmm(weights, x, out=kept("embedded", (r * m, weight.shape[1], columns), x)).view(r, m, -1, columns)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        weights, x = ctx.saved_tensors
+        grad_weight = torch.bmm(grad.flatten(0, 1), x.transpose(1, 2)).unflatten(0, grad.shape[:2]).sum(1)
+        return grad_weight, torch.bmm(weights.transpose(1, 2), grad.flatten(0, 1)).unflatten(0, grad.shape[:2]) if ctx.needs_input_grad[1] else None, None
 
 
 class GeluFeatures(Function):
@@ -526,10 +593,12 @@ class GeluFeatures(Function):
     @once_differentiable
     def backward(ctx, grad):
         (x,) = ctx.saved_tensors
-        full = ctx.kept("grad", x.shape, x)
-        grad = grad.transpose(1, 2).reshape(*x.shape[:3], -1, x.shape[4])
-        full[..., : ctx.n, :] = grad / ctx.n if ctx.pool else grad
-        return _gelu_gradient(full, x, grad_input=full).view(x.shape), None, None, None
+        full, n = ctx.kept.passing("upstream", x.shape, x), ctx.n
+        grad = grad.transpose(1, 2).reshape(*x.shape[:3], -1, x.shape[4]) / (n if ctx.pool else 1)
+        for x_, g, f in _replica_pieces(x, grad, full):
+            f[..., :n, :], f[..., n:, :] = g, 0
+            _gelu_gradient(f, x_, grad_input=f)
+        return full.view(x.shape), None, None, None
 
 # %% ../../nbs/03_models/02_moderntcn.ipynb #959cc700
 def _replica_conv_norm(replicas, channels, kernel):
@@ -544,24 +613,18 @@ class Branches(nn.Module):
         super().__init__()
         self.lkb_origin, self.small_conv = _replica_conv_norm(replicas, channels, large), _replica_conv_norm(replicas, channels, small)
 
-    def kernels(self):
-        "Both kernels, the small one padded to the length of the large one: `[R * channels, 2, K]`."
-        large, small = (branch.conv.weight.flatten(0, 2) for branch in (self.lkb_origin, self.small_conv))
-        margin = (large.shape[1] - small.shape[1]) // 2
-        return torch.stack([large, F.pad(small, (margin, margin))], 1)
-
 
 class Block(nn.Module):
     "One ModernTCN block of R replicas."
 
-    def __init__(self, replicas, m, d, large, small, ratio):
+    def __init__(self, replicas, m, d, large, small, ratio, pool):
         super().__init__()
         self.dw, self.norm = Branches(replicas, m * d, large, small), ReplicaBatchNorm1d(replicas, d)
         self.ffn1pw1 = ReplicaConv1d(replicas, m * d, m * d * ratio, 1, groups=m)
         self.ffn1pw2 = ReplicaConv1d(replicas, m * d * ratio, m * d, 1, groups=m)
         self.ffn2pw1 = ReplicaConv1d(replicas, m * d, m * d * ratio, 1, groups=d)
         self.ffn2pw2 = ReplicaConv1d(replicas, m * d * ratio, m * d, 1, groups=d)
-        self.kept = [Kept() for _ in range(4)]
+        self.kept = [Kept(pool) for _ in range(3)]
 
     def native(
         self,
@@ -588,47 +651,27 @@ class Block(nn.Module):
         bank: DropoutBank,
     ) -> torch.Tensor:  # [R, M, D, N', B]
         "The block in matrix products, with batch statistics."
-        r, m, d, padded, b = x.shape
-        inner = [self.dw.lkb_origin.bn, self.dw.small_conv.bn]
-        weight, bias = (torch.stack([getattr(norm, name) for norm in inner], 2).view(r, m, d, 2) for name in ("weight", "bias"))
-        kernels, norms = cropped(self.dw.kernels(), n), [*inner, self.norm]
-        h, shift, x = CollapsedConv.apply(x, n, self.kept[0], norms, kernels, weight, bias, self.norm.weight, self.norm.bias)
-        layers = *_grouped(self.ffn1pw1, r * m, shift), *_grouped(self.ffn1pw2, r * m)
-        h = ConvFFN.apply(h, self.kept[1], *_masks(bank, r, m, layers, padded, x), *layers)
-        layers = *_grouped(self.ffn2pw1, r * d), *_grouped(self.ffn2pw2, r * d)
-        h = ConvFFN.apply(_swap(h.view(r, m, d, -1)), self.kept[2], *_masks(bank, r, d, layers, padded, x), *layers)
-        return Residual.apply(x, h, self.kept[3])
+        large, small = self.dw.lkb_origin, self.dw.small_conv
+        parameters = large.conv.weight, small.conv.weight, large.bn.weight, small.bn.weight, large.bn.bias, small.bn.bias, self.norm.weight, self.norm.bias
+        h, shift, x = CollapsedConv.apply(x, n, self.kept[0], [large.bn, small.bn, self.norm], *parameters)
+        h = self._ffn(h, self.kept[1], bank, self.ffn1pw1, self.ffn1pw2, shift)
+        return self._ffn(h.transpose(1, 2), self.kept[2], bank, self.ffn2pw1, self.ffn2pw2, None, x)
 
-    def merged_kernels(self):
+    def _ffn(self, x, kept, bank, first, second, shift, skip=None):
+        groups, columns = x.shape[1], x.shape[3]
+        inner, outer = ((groups, layer.bias.shape[1] // groups, columns) for layer in (first, second))
+        dropout = bank.barrier(inner, x), bank.gain, bank.cut(outer, x)
+        return ConvFFN.apply(x, kept, *dropout, first.weight, first.bias, second.weight, second.bias, shift, skip)
+
+    def merged_kernels(self, n):
         """Branches and norms in evaluation mode as one kernel and one shift per channel: `[R * M * D, K]` and `[R, M * D]`.
 
         Structural re-parameterisation (section 3.2 of the paper), with the third norm included."""
         pairs = [branch.bn.scale_shift() for branch in (self.dw.lkb_origin, self.dw.small_conv)]
         outer, offset = (t.repeat(1, pairs[0][0].shape[1] // t.shape[1]) for t in self.norm.scale_shift())
         scale = torch.stack([pair[0] * outer for pair in pairs], 2).view(-1, 1, 2)
-        return torch.bmm(scale, self.dw.kernels()).squeeze(1), (pairs[0][1] + pairs[1][1]) * outer + offset
-
-
-def cropped(
-    kernels: torch.Tensor,  # [..., K]
-    n: int,  # positions
-) -> torch.Tensor:
-    "Without the taps that reach beyond N positions to either side and so meet padding only."
-    excess = max(0, kernels.shape[-1] // 2 - (n - 1))
-    return F.pad(kernels, (-excess, -excess))
-
-
-def _grouped(layer, groups, shift=None):
-    "Weight `[groups, C', C]` and bias `[groups, C', 1]` of a pointwise layer; `shift` `[groups, C, 1]` is added to its input."
-    weight, bias = layer.weight.view(groups, -1, layer.weight.shape[2]), layer.bias.view(groups, -1, 1)
-    return weight, bias if shift is None else torch.baddbmm(bias, weight, shift)
-
-
-def _masks(bank, replicas, groups, layers, positions, x):
-    "Dropout factors for both layers of a ConvFFN, or None."
-    for bias in layers[1::2]:
-        mask = bank.cut((groups, bias.shape[1], positions, x.shape[-1]), x)
-        yield None if mask is None else mask.reshape(replicas * groups, bias.shape[1], -1)
+        kernels = both_kernels(self.dw.lkb_origin.conv.weight, self.dw.small_conv.conv.weight, n)
+        return torch.bmm(scale, kernels).squeeze(1), (pairs[0][1] + pairs[1][1]) * outer + offset
 
 
 def _drop_native(x, bank, replicas, groups):
@@ -650,7 +693,7 @@ class ModernTCN(nn.Module):
     def __init__(self, config: ModernTCNConfig, seeds, path: str = "auto"):
         super().__init__()
         one_of(path, ("auto", "matrix", "native"), "path")
-        self.config, self.path, c, r = config, path, config, len(seeds)
+        self.config, self.path, c, r, pool = config, path, config, len(seeds), {}
         embed = ReplicaConv1d(r, 1, c.dims[0], c.patch, stride=c.stride)
         layers = [nn.Sequential(embed, ReplicaBatchNorm1d(r, c.dims[0]))]
         for before, after in zip(c.dims, c.dims[1:]):
@@ -658,13 +701,13 @@ class ModernTCN(nn.Module):
             layers.append(nn.Sequential(ReplicaBatchNorm1d(r, before), merge))
         self.downsample_layers = nn.ModuleList(layers)
         self.stages = nn.ModuleList(
-            PlainStage(Block(r, c.channels, d, large, small, c.ratio) for _ in range(blocks))
+            PlainStage(Block(r, c.channels, d, large, small, c.ratio, pool) for _ in range(blocks))
             for d, blocks, large, small in zip(c.dims, c.blocks, c.kernels, c.small_kernels)
         )
         self.head_class = ReplicaLinear(r, c.features, c.classes)
         load_plain(self, [seeded(lambda: PlainModernTCN(config), seed).state_dict() for seed in seeds])
         self.bank, self.head_bank = DropoutBank(seeds, c.dropout), DropoutBank(seeds, c.head_dropout)
-        self.kept = [Kept() for _ in c.dims]
+        self.kept = [Kept(pool) for _ in c.dims]
 
     @property
     def templates(self) -> torch.Tensor:
@@ -710,8 +753,10 @@ class ModernTCN(nn.Module):
 
     def _train_matrix(self, x):
         c, b = self.config, x.shape[1]
-        patches = _patches(x, c)
-        x = _shared_pointwise(*self.embedding(patches), F.pad(patches, (0, -c.positions[0] % 4 * b)), b)
+        patches = _patches_and_one(x, c)
+        weight, bias = self.embedding(patches)
+        weight = F.pad(torch.cat([weight, bias.unsqueeze(2)], 2), (0, patches.shape[2] - c.patch - 1))
+        x = Embed.apply(weight, F.pad(patches, (0, -c.positions[0] % 4 * b)), self.kept[0]).unflatten(3, (-1, b))
         for i, (stage, n) in enumerate(zip(self.stages, c.positions)):
             if i:
                 norm, conv = self.downsample_layers[i]
@@ -722,13 +767,14 @@ class ModernTCN(nn.Module):
         return GeluFeatures.apply(x, n, c.head == "pool", self.kept[0])
 
     def embedding(self, patches=None):
-        "Weight `[R, D, P]` and bias `[R, D]` of the embedding and its norm; in training, for these patches `[R, M, P, N * B]`."
+        "Weight `[R, D, P]` and bias `[R, D]` of the embedding and its norm; in training, for these patches of `_patches_and_one`."
         conv, norm = self.downsample_layers[0]
         weight = conv.weight.flatten(2)
         if self.training:
-            count = patches.shape[1] * patches.shape[3]
-            mean = patches.sum((1, 3)).unsqueeze(2) / count
-            covariance = torch.matmul(patches, patches.transpose(2, 3)).sum(1) / count - mean * mean.transpose(1, 2)
+            p, count = weight.shape[2], patches.shape[1] * patches.shape[3]
+            moments = torch.matmul(patches, patches.transpose(2, 3)).sum(1) / count
+            mean = moments[:, :p, p : p + 1]
+            covariance = moments[:, :p, :p] - mean * mean.transpose(1, 2)
             variance = ((weight @ covariance) * weight).sum(2)
             scale, shift = norm.scale_shift((weight @ mean).squeeze(2) + conv.bias, variance, count)
         else:
@@ -753,6 +799,14 @@ def _patches(x, config):
     return x.permute(0, 2, 3, 1).unfold(2, config.patch, config.stride).permute(0, 1, 4, 2, 3).flatten(3)
 
 
+def _patches_and_one(x, config):
+    "Patches with a row of ones below them, which the bias multiplies, and zeros up to a multiple of four rows."
+    patches = x.permute(0, 2, 3, 1).unfold(2, config.patch, config.stride).permute(0, 1, 4, 2, 3)
+    one = patches.new_ones(()).expand_as(patches[:, :, :1])
+    zeros = patches.new_zeros(()).expand(*patches.shape[:2], -(config.patch + 1) % 4, *patches.shape[3:])
+    return torch.cat([patches, one, zeros], 2).flatten(3)
+
+
 def _shared_pointwise(weight, bias, x, batch):
     "One pointwise layer for all variables: `[R, D', D]`, `[R, D']`, `[R, M, D, N * B]` to `[R, M, D', N, B]`."
     r, m, d, columns = x.shape
@@ -766,27 +820,23 @@ class FoldedBlock(nn.Module):
 
     def __init__(self, block: Block, m: int, n: int, short: bool):
         super().__init__()
-        kernels, shifts = block.merged_kernels()
-        (r, c), kernels, padded = shifts.shape, cropped(kernels, n), n + -n % 4
+        kernels, shifts = block.merged_kernels(n)
+        (r, c), padded = shifts.shape, n + -n % 4
         matrix = toeplitz(kernels, n, kernels.new_empty(r * c, padded, padded)) if short else None
-        self.m, self.d = m, c // m
         self.register_buffer("kernels", kernels.unsqueeze(1))
         self.register_buffer("matrix", matrix)
-        layers = [*_grouped(block.ffn1pw1, r * m, shifts.view(r * m, -1, 1)), *_grouped(block.ffn1pw2, r * m)]
-        layers += [*_grouped(block.ffn2pw1, r * self.d), *_grouped(block.ffn2pw2, r * self.d)]
-        for i, tensor in enumerate(layers):
+        pairs = (block.ffn1pw1, m, shifts.view(r, m, -1, 1)), (block.ffn1pw2, m), (block.ffn2pw1, c // m), (block.ffn2pw2, c // m)
+        for i, tensor in enumerate(t for layer, *more in pairs for t in _grouped(layer.weight, layer.bias, *more)):
             self.register_buffer(f"layer_{i}", tensor)
 
     def forward(self, x):
         r, m, d, n, b = x.shape
         layers = [getattr(self, f"layer_{i}") for i in range(8)]
-        filters = (self.kernels if self.matrix is None else self.matrix).unflatten(0, (r * m, d))
-        over_features = x.new_empty(r * m, d, n * b)
-        for x_, f, *pieces in _pieces(x.reshape(r * m, d, n, b), filters, *layers[:4], over_features):
+        filters = (self.kernels if self.matrix is None else self.matrix).unflatten(0, (r, m, d))
+        over_features, over_variables = x.new_empty(r, m, d, n * b), x.new_empty(r, d, m, n * b)
+        for x_, f, *pieces in _replica_pieces(x, filters, *layers[:4], over_features):
             _pair(_depthwise(x_, f, self.matrix is None), *pieces)
-        h = _swap(over_features.view(r, m, d, n * b))
-        over_variables = x.new_empty(h.shape)
-        for pieces in _pieces(h, *layers[4:], over_variables):
+        for pieces in _replica_pieces(over_features.transpose(1, 2), *layers[4:], over_variables):
             _pair(*pieces)
         return x + over_variables.view(r, d, m, n, b).transpose(1, 2)
 

@@ -9,6 +9,7 @@ __all__ = ['to_channels', 'to_replicas', 'ReplicaConv1d', 'ReplicaBatchNorm1d', 
 # %% ../../nbs/03_models/00_replicas.ipynb #64966568
 import random
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -145,10 +146,10 @@ class DropoutBank:
     ):
         if not 0 <= p < 1:
             raise HarLsError(f"dropout must be at least 0 and below 1, got {p}")
-        self.p, self.cuts_per_draw = p, cuts_per_draw
-        self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        self.p, self.gain, self.cuts_per_draw = p, 1 / (1 - p), cuts_per_draw
+        self.generators = [np.random.default_rng(int(seed) % 2**64) for seed in seeds]
         self.places = random.Random(0)
-        self.bank, self.cuts = None, 0
+        self.bank, self.barriers, self.cuts = None, None, 0
 
     def cut(
         self,
@@ -156,6 +157,22 @@ class DropoutBank:
         like: torch.Tensor,  # gives dtype and device
     ) -> torch.Tensor | None:  # [R, *shape], a view of the bank
         "The factors for one layer in one step."
+        return self._piece(shape, like, lambda: self.bank)
+
+    def barrier(
+        self,
+        shape: tuple,  # as for `cut`
+        like: torch.Tensor,
+    ) -> torch.Tensor | None:  # [R, *shape], a view
+        "In the place of `cut` for a layer in front of a GELU: 0 where the factor is `gain`, -1e9 where it is 0. To be added to `gain` times the layer's output."
+        return self._piece(shape, like, self._barriers)
+
+    def _barriers(self):
+        if self.barriers is None:
+            self.barriers = (self.bank == 0).to(self.bank.dtype).mul_(-1e9)
+        return self.barriers
+
+    def _piece(self, shape, like, source):
         if self.p == 0:
             return None
         size = torch.Size(shape).numel()
@@ -163,11 +180,9 @@ class DropoutBank:
             self._draw(max(2 * size, 0 if self.bank is None else self.bank.shape[1]), like)
         self.cuts += 1
         start = self.places.randrange(self.bank.shape[1] - size + 1)
-        return self.bank[:, start : start + size].unflatten(1, shape)
+        return source()[:, start : start + size].unflatten(1, shape)
 
     def _draw(self, size, like):
         self.cuts = 0
-        factors = torch.empty(len(self.generators), size, dtype=like.dtype)
-        for row, generator in zip(factors, self.generators):
-            row.bernoulli_(1 - self.p, generator=generator)
-        self.bank = factors.div_(1 - self.p).to(like.device)
+        numbers = np.stack([generator.random(size, dtype=np.float32) for generator in self.generators])
+        self.bank, self.barriers = torch.from_numpy(numbers >= self.p).to(like).mul_(self.gain), None

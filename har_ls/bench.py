@@ -305,11 +305,12 @@ def tsne_map(name: str, rounds: int = 1) -> dict:
 
 
 @functools.cache
-def _batch(workers, datasets):
-    """Wall seconds, training and measuring seconds, and number of runs, of the quick grid. On synthetic data alone that grid takes half a minute; then it
-    gets six strengths and five seeds, so that it is long enough to say something about a study."""
+def _batch(workers):
+    """Wall seconds, training and measuring seconds, and number of runs, of the quick grid with every dataset at hand. On synthetic data alone that grid
+    takes half a minute; then it gets six strengths and five seeds, so that it is long enough to say something about a study."""
     from har_ls import runs, study
 
+    datasets = tuple(study.found())
     longer = dict(alphas=study.PROFILES["full"]["alphas"], seeds=5) if datasets == ("synthetic",) else {}
     grid = study.make_grid("quick", datasets=datasets, **longer)
     with tempfile.TemporaryDirectory() as folder:
@@ -323,10 +324,10 @@ def _batch(workers, datasets):
 
 def study_overhead(name: str) -> dict:
     "Training and measuring time per worker against the wall time of the quick grid with every dataset at hand: what kernels, imports and files cost."
-    from har_ls import study
+    from har_ls.study import core_count
 
-    workers = min(2, study.core_count())
-    wall, work, runs = _batch(workers, tuple(study.found()))
+    workers = min(2, core_count())
+    wall, work, runs = _batch(workers)
     return compare(name, [work / workers], [wall], f"s for {runs} runs with {workers} worker{'s' * (workers > 1)}")
 
 
@@ -334,7 +335,7 @@ def study_two_workers(name: str) -> dict:
     "The same batch with one worker and with two."
     if len(os.sched_getaffinity(0)) < 2:
         return dict(name=name, absent="this machine gives the process one core")
-    one, two = _batch(1, ("synthetic",)), _batch(2, ("synthetic",))
+    one, two = _batch(1), _batch(2)
     return compare(name, [one[0]], [two[0]], f"s for {one[2]} runs")
 
 # %% ../nbs/12_bench.ipynb #94fe5ae5

@@ -422,7 +422,7 @@ def remove_paths(
         content["metadata"].get("papermill", {}).pop(key, None)
     private = [*folders, os.environ.get("HAR_LS_DATA"), Path(har_ls.__file__).parent.parent, sys.prefix, sys.base_prefix, Path.home()]
     private = sorted({str(Path(folder).absolute()) for folder in private if folder}, key=len, reverse=True)
-    pattern = re.compile("|".join([*(re.escape(folder + "/") for folder in private if folder != "/"), r"/tmp/ipykernel_\d+/"]))
+    pattern = re.compile("|".join([*(re.escape(folder + "/") for folder in private if folder != "/"), re.escape(tempfile.gettempdir()) + r"/ipykernel_\d+/"]))
 
     def clean(value):
         if isinstance(value, str):

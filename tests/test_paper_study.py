@@ -1,5 +1,4 @@
 """The paper's experiments: run once and resumed, collected and published, judged rightly, and a page that is computed and not written."""
-import ast
 import json
 import os
 import re
@@ -12,6 +11,9 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from literals import assert_no_literal_results
 
 from har_ls import cli, runs
 from har_ls.core import HarLsError
@@ -246,17 +248,4 @@ def test_numbers_of_the_paper_as_printed():
 
 
 def test_no_literal_result_in_the_page():
-    "As for the report: prose and printed strings hold no decimals and no percentages; numbers of the paper come from its file."
-    number = re.compile(r"\d+\.\d+|\d+\s?%")
-    for cell in nbformat.read(NOTEBOOK, 4).cells:
-        if cell.cell_type == "markdown":
-            assert not number.search(cell.source), cell.source
-            continue
-        tree = ast.parse(cell.source)
-        formats = {id(part) for node in ast.walk(tree) if isinstance(node, ast.FormattedValue) and node.format_spec for part in ast.walk(node.format_spec)}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in formats and number.search(node.value):
-                assert re.fullmatch(r"[0-9.]+", node.value), node.value  # a lone number is a colour of matplotlib
-        if "show_figure" not in cell.source:
-            floats = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, float)}
-            assert floats <= {0.0, 0.1, 1.0}  # no smoothing, the strength in question, no temperature
+    assert_no_literal_results(NOTEBOOK, floats={0.0, 0.1, 1.0})  # no smoothing, the strength in question, no temperature

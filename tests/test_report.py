@@ -1,5 +1,4 @@
 """The write-up: from runs or from published tables, the same; computed, not written; readable without a network."""
-import ast
 import re
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pandas as pd
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+from literals import assert_no_literal_results
 from made_up import write_run, write_study
 
 from har_ls import pages, plots, report, runs
@@ -102,23 +102,7 @@ def test_rendered_page_needs_no_network(small, tmp_path):
 
 
 def test_no_literal_result_in_the_notebook():
-    "Prose and printed strings hold no decimals and no percentages except the level of the intervals that are drawn."
-    number = re.compile(r"\d+\.\d+|\d+\s?%")
-    for cell in nbformat.read(NOTEBOOK, 4).cells:
-        if cell.cell_type == "markdown":
-            assert not number.search(cell.source), cell.source
-            continue
-        tree = ast.parse(cell.source)
-        formats = {id(part) for node in ast.walk(tree) if isinstance(node, ast.FormattedValue) and node.format_spec for part in ast.walk(node.format_spec)}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in formats and not node.value.startswith("{:"):
-                found = [hit for hit in number.findall(node.value) if hit.replace("\u00a0", " ") != "95 %"]
-                assert not found or re.fullmatch(r"[0-9.]+", node.value), node.value  # a lone number is a colour of matplotlib
-    floats = {
-        node.value for cell in nbformat.read(NOTEBOOK, 4).cells if cell.cell_type == "code" and "show_figure" not in cell.source
-        for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Constant) and isinstance(node.value, float)
-    }
-    assert floats <= {0.0, 0.01, 2.0}  # no smoothing, the strength in question, a base of powers
+    assert_no_literal_results(NOTEBOOK, floats={0.0, 0.01, 2.0}, percentages={"95 %"})  # no smoothing, the strength in question, a base of powers; intervals
 
 
 def test_older_versions_and_other_data_are_kept_apart(tmp_path):

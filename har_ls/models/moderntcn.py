@@ -326,7 +326,7 @@ class Kept:
         return memory[:size].view(shape)
 
     def __deepcopy__(self, memo):
-        return Kept()
+        return Kept(memo.setdefault(id(self.pool), {}))
 
 # %% ../../nbs/03_models/02_moderntcn.ipynb #44495bd5
 PIECE = 600_000  # activations in hand at a time: what is just written or read is still in the cache when it is needed next
@@ -459,11 +459,12 @@ class ConvFFN(Function):
         hidden, active = (kept(name, (r, g, h, columns), x) for name in ("hidden", "active"))
         if skip is None:
             output = product = y = kept("output", (r, g, width, columns), x)
+            skipped = None
         else:
             output, product = kept("output", skip.shape, x), kept.passing("product", (r, g, width, columns), x)
             y, skipped = (t.flatten(3).transpose(1, 2) for t in (output, skip))
         weight1, factors = weight1 * gain, x.new_ones(1).expand(r, g, 1, 1) if factors is None else factors
-        tensors = x, weight1, bias1 * gain, weight2, bias2, hidden, active, barrier, factors, skip if skip is None else skipped, product, y
+        tensors = x, weight1, bias1 * gain, weight2, bias2, hidden, active, barrier, factors, skipped, product, y
         for x_, w1, b1, w2, b2, h_, a, closed, f, s, p, y_ in _replica_pieces(*tensors):
             torch.baddbmm(b1, w1, x_, out=h_) if closed is None else torch.add(closed, b1, out=h_).baddbmm_(w1, x_)
             _gelu(h_, out=a)

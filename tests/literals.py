@@ -17,7 +17,7 @@ def assert_no_literal_results(notebook, floats, percentages=()):
         nodes = list(ast.walk(ast.parse(cell.source)))
         formats = {id(part) for node in nodes if isinstance(node, ast.FormattedValue) and node.format_spec for part in ast.walk(node.format_spec)}
         constants = [node for node in nodes if isinstance(node, ast.Constant) and id(node) not in formats]
-        for text in (node.value for node in constants if isinstance(node.value, str) and not node.value.startswith("{:")):
+        for text in (node.value for node in constants if isinstance(node.value, str)):
             numbers = [hit for hit in NUMBER.findall(text) if hit.replace("\u00a0", " ") not in percentages]
             assert not numbers or re.fullmatch(r"[0-9.]+", text), text  # a lone number is a colour of matplotlib
         if "show_figure" not in cell.source:

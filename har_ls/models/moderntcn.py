@@ -795,14 +795,14 @@ def _prolong(x, config):
     return torch.cat([x, x[..., -1:].expand(-1, -1, -1, config.patch - config.stride)], 3)
 
 
-def _patches(x, config):
-    "`[R, B, M, L]` to `[R, M, P, N * B]`."
-    return x.permute(0, 2, 3, 1).unfold(2, config.patch, config.stride).permute(0, 1, 4, 2, 3).flatten(3)
+def _cut(x, config):
+    "Patches `[R, M, P, N, B]` of `[R, B, M, L]`, a view."
+    return x.permute(0, 2, 3, 1).unfold(2, config.patch, config.stride).permute(0, 1, 4, 2, 3)
 
 
 def _patches_and_one(x, config):
-    "Patches with a row of ones below them, which the bias multiplies, and zeros up to a multiple of four rows."
-    patches = x.permute(0, 2, 3, 1).unfold(2, config.patch, config.stride).permute(0, 1, 4, 2, 3)
+    "Patches `[R, M, P', N * B]` with a row of ones below them, which the bias multiplies, and zeros up to a multiple of four rows."
+    patches = _cut(x, config)
     one = patches.new_ones(()).expand_as(patches[:, :, :1])
     zeros = patches.new_zeros(()).expand(*patches.shape[:2], -(config.patch + 1) % 4, *patches.shape[3:])
     return torch.cat([patches, one, zeros], 2).flatten(3)
@@ -902,7 +902,7 @@ class FoldedModernTCN(nn.Module):
                 x = whole_steps(x[..., : c.positions[i - 1], :], c.downsample, 3)
                 columns = x.unflatten(3, (n, c.downsample)).transpose(3, 4).flatten(4).flatten(2, 3)
             else:
-                columns = _patches(_prolong(x, c), c)
+                columns = _cut(_prolong(x, c), c).flatten(3)
             columns = F.pad(columns, (0, -n % 4 * b)) if c.short[i] else columns
             x = stage(_shared_pointwise(getattr(self, f"weight_{i}"), getattr(self, f"bias_{i}"), columns, b))
         x = F.gelu(x[..., :n, :])

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from har_ls import cli, runs
+from har_ls import cli
+from har_ls.runs import run as runs
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--seeds", "1", "--epochs", "1", "--max-windows", "60"]

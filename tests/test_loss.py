@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from har_ls.core import HarLsError
-from har_ls.loss import LabelSmoothingLoss, label_smoothing_loss, smoothed_optimum, soft_targets
+from har_ls.loss.smoothing import LabelSmoothingLoss, label_smoothing_loss, smoothed_optimum, soft_targets
 
 ALPHAS = st.one_of(st.just(0.0), st.floats(1e-6, 0.999))
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from metrics_cases import plausible, predictions, unpleasant
 
 from har_ls.core import HarLsError
-from har_ls.loss import smoothed_optimum
+from har_ls.loss.smoothing import smoothed_optimum
 from har_ls.metrics import calibration, classification, confidence, geometry, selective
 from har_ls.metrics.classification import imaginary_predictions
 from har_ls.metrics.table import MEASURES, measure, scalar

@@ -15,14 +15,15 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from literals import assert_no_literal_results
 
-from har_ls import cli, runs
+from har_ls import cli
+from har_ls.runs import run as runs
 from har_ls.core import HarLsError
 from har_ls.data.catalog import load
 from har_ls.data.splits import split
 from har_ls.paper import experiment
 from har_ls.paper.information import confusable_pair, disturbed_copies, logit_information
 from har_ls.predictions import load_predictions
-from har_ls.statistics import PAIR
+from har_ls.evidence.statistics import PAIR
 from har_ls.training import Recipe, train
 
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from literals import assert_no_literal_results
 from made_up import write_run, write_study
 
-from har_ls import pages, plots, report, runs
+from har_ls.evidence import pages
+from har_ls.evidence import figures as plots
+from har_ls.evidence import results as report
+from har_ls.runs import run as runs
 from har_ls.core import HarLsError
 
 ROOT = Path(__file__).parent.parent

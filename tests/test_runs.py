@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from har_ls import runs
+from har_ls.runs import run as runs
 from har_ls.core import HarLsError
 from har_ls.data.catalog import DATASETS
 from har_ls.predictions import load_predictions
-from har_ls.runs import RunSpec
+from har_ls.runs.run import RunSpec
 
 TINY = dict(seeds=2, epochs=1, max_windows=60)
 

@@ -186,8 +186,8 @@ def test_every_page_loads_silently_fits_a_phone_and_is_accessible(browser, addre
         browser.get(address + name)
         faults += [f"{name}: {entry['message']}" for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
         faults += [f"{name}: asks for {url}" for url in requests(browser) if not url.startswith((address, "data:"))]
-        if not name.startswith("reference/") or name == "reference/har_ls.loss.html":  # those pages are all made alike
-            faults += [f"{name}: {found}" for found in accessibility(browser, whole=name in ("index.html", "01_loss.html", "reference/har_ls.loss.html"))]
+        if not name.startswith("reference/") or name == "reference/har_ls.loss.smoothing.html":  # those pages are all made alike
+            faults += [f"{name}: {found}" for found in accessibility(browser, whole=name in ("index.html", "01_loss.html", "reference/har_ls.loss.smoothing.html"))]
         view(browser, PHONE)
         wide, lost = browser.execute_script(SCROLLING)
         if wide > PHONE[0]:
@@ -200,9 +200,9 @@ def test_every_page_loads_silently_fits_a_phone_and_is_accessible(browser, addre
 def test_dark_pages_have_contrast(browser, address, pages):
     faults = []
     view(browser, dark=True)
-    for name in ("index.html", "01_loss.html", "08_statistics.html", "howto/index.html", "reference/har_ls.loss.html"):
+    for name in ("index.html", "01_loss.html", "08_statistics.html", "howto/index.html", "reference/har_ls.loss.smoothing.html"):
         browser.get(address + name)
-        faults += [f"{name}: {found}" for found in accessibility(browser, ["color-contrast"], whole=name in ("index.html", "01_loss.html", "reference/har_ls.loss.html"))]
+        faults += [f"{name}: {found}" for found in accessibility(browser, ["color-contrast"], whole=name in ("index.html", "01_loss.html", "reference/har_ls.loss.smoothing.html"))]
     assert not faults, "\n".join(faults)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from har_ls import statistics as s
+from har_ls.evidence import statistics as s
 from har_ls.core import HarLsError
 from har_ls.predictions import Predictions
 

@@ -16,9 +16,10 @@ import pandas as pd
 import psutil
 import pytest
 
-from har_ls import runs, study
+from har_ls.runs import run as runs
+from har_ls.runs import study
 from har_ls.core import HarLsError
-from har_ls.runs import RunSpec
+from har_ls.runs.run import RunSpec
 
 ROOT = Path(__file__).parent.parent
 MAIN = "from har_ls.cli import main; raise SystemExit(main())"

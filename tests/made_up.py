@@ -42,7 +42,7 @@ def write_run(out, dataset="synthetic", model="resnet1d", alpha=0.0, protocol="s
     save_predictions(folder / "predictions.npz", parts)
     table = pd.concat([measure(part) for part in parts.values()], ignore_index=True)
     table = table.assign(run=name, dataset=dataset, model=model, protocol=protocol, fold=fold)
-    first = ["run", "dataset", "model", "protocol", "fold", "alpha", "seed", "split"]
+    first = ["run", "dataset", "model", "protocol", "fold", "alpha", "seed", "part"]
     table[first + [column for column in table if column not in first]].to_parquet(folder / "metrics.parquet", index=False)
     spec = dict(dataset=dataset, model=model, alpha=alpha, protocol=protocol, fold=fold, folds=folds, seeds=list(seeds), epochs=epochs,
                 max_windows=max_windows, options=options)

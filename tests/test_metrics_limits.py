@@ -150,7 +150,7 @@ def test_every_measure_has_a_value_in_its_range_or_none(made):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         table = measure(made, replace(made, part="validation"))
-    assert list(table.columns) == ["alpha", "seed", "split", *MEASURES] and len(table) == len(made.logits)
+    assert list(table.columns) == ["alpha", "seed", "part", *MEASURES] and len(table) == len(made.logits)
     for name, one in MEASURES.items():
         values = table[name].dropna()
         slack = 1e-9 * max(1, np.abs(made.logits).max())

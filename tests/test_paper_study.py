@@ -80,7 +80,7 @@ def test_what_a_run_keeps(quick):
     assert history.information.notna().tolist() == [True, True] * 2  # after the first and the last of two epochs
     distilled = Path(about[(about.notebook == "distil") & (about.alpha == 0)].path.iloc[0])
     table = pd.read_parquet(distilled / "metrics.parquet")
-    counted = table[table.split == "test"].groupby(["role", "temperature"]).seed.apply(list).to_dict()
+    counted = table[table.part == "test"].groupby(["role", "temperature"]).seed.apply(list).to_dict()
     assert counted == {("teacher", 1.0): [0, 1], ("direct", 1.0): [0, 1], ("distilled", 1.0): [0, 1], ("distilled", 4.0): [0, 1]}
     soft = table[table.role == "distilled"].groupby("temperature").gamma.mean()
     assert soft[4.0] > soft[1.0]  # a temperature makes targets softer
@@ -140,8 +140,8 @@ def made_up(results, **wanted):
     rng, rows = np.random.default_rng(0), {"clusters": [], "temperature": [], "distillation": [], "information": []}
     left = {"clusters": [], "temperature": [], "distillation": []}
 
-    def put(table, column, value, alpha, seed, split, **more):
-        key = dict(dataset="wisdm", model="resnet1d_small" if table == "distillation" else "resnet1d", protocol="subject", fold=0, alpha=alpha, seed=seed, split=split, **more)
+    def put(table, column, value, alpha, seed, part, **more):
+        key = dict(dataset="wisdm", model="resnet1d_small" if table == "distillation" else "resnet1d", protocol="subject", fold=0, alpha=alpha, seed=seed, part=part, **more)
         of_people = value + rng.normal(0, 0.0005, 8)
         rows[table].append(key | {column: of_people.mean()})
         for j in range(8) if split == "test" and table in left else ():

@@ -118,7 +118,7 @@ def test_older_versions_and_other_data_are_kept_apart(tmp_path):
     assert set(results.metrics.dataset) == {"synthetic", "synthetic (label_noise=0.2)"}
     plain = results.runs[results.runs.label == "synthetic"]
     assert set(plain.code) == {"new"} and len(plain) == 2 and plain.superseded.iloc[0] == 3
-    assert 0.1 not in set(results.metrics.alpha) and not results.metrics.duplicated(["dataset", "alpha", "seed", "split"]).any()
+    assert 0.1 not in set(results.metrics.alpha) and not results.metrics.duplicated(["dataset", "alpha", "seed", "part"]).any()
     evidence = report.weigh(results)
     assert set(evidence.found.dataset) == {"synthetic"} and set(evidence.effects.dataset) == set(results.metrics.dataset)
     assert report.doses(results, "label_noise") == {"synthetic": 0.0, "synthetic (label_noise=0.2)": 0.2}
@@ -142,10 +142,10 @@ def evidence_from(effects, measure, gaps=None, variants=None):
         for seed in range(d.shape[1]):
             for alpha in (0.0, 0.01):
                 mine = d[:, seed] * (alpha > 0) + 0.5
-                key = dict(run="r", dataset=dataset, model=model, protocol=protocol, fold=0, alpha=alpha, seed=seed, split="test")
+                key = dict(run="r", dataset=dataset, model=model, protocol=protocol, fold=0, alpha=alpha, seed=seed, part="test")
                 rows.append(key | {measure: mine.mean()})
                 left += [key | {"subject": j, "n": 1, measure: np.delete(mine, j).mean()} for j in range(len(d))]
-                rows.append(key | {"split": "validation", measure: 0.5, "overconfidence": (gaps or {}).get((dataset, model, protocol), 0.0)})
+                rows.append(key | {"part": "validation", measure: 0.5, "overconfidence": (gaps or {}).get((dataset, model, protocol), 0.0)})
     about = pd.DataFrame([dict(dataset=label.split(" (")[0], label=label, options=options) for label, options in (variants or {}).items()] or [dict(dataset="", label="", options="{}")])
     results = report.Results(pd.DataFrame(rows), pd.DataFrame(left), pd.DataFrame(), pd.DataFrame(), about)
     return report.weigh(results, measures=(measure,))
@@ -201,7 +201,7 @@ def test_original_study_as_published():
 
 
 def test_summary_by_hand():
-    rows = [dict(dataset="d", model="m", protocol="p", fold=f, alpha=0.0, seed=s, split=part, accuracy=0.9 + 0.01 * s + 0.02 * f)
+    rows = [dict(dataset="d", model="m", protocol="p", fold=f, alpha=0.0, seed=s, part=part, accuracy=0.9 + 0.01 * s + 0.02 * f)
             for f in range(2) for s in range(3) for part in ("validation", "test")]
     assert report.summary(pd.DataFrame(rows)).accuracy.tolist() == ["0.920 ± 0.010"]
     assert report.summary(pd.DataFrame(rows[:2])).accuracy.tolist() == ["0.900"]
@@ -212,7 +212,7 @@ def test_counts_carry_the_calibration_error(small):
     bins = plots.coarser(results.counts[results.counts.quantity == "max_conf"])
     bins["gap"] = (bins.total - bins.right).abs()
     ece = bins.groupby(["alpha", "seed"])[["gap", "n"]].sum()
-    test = results.metrics[results.metrics.split == "test"].set_index(["alpha", "seed"]).ece
+    test = results.metrics[results.metrics.part == "test"].set_index(["alpha", "seed"]).ece
     assert np.allclose((ece.gap / ece.n).loc[test.index], test)
 
 

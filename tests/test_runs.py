@@ -141,15 +141,15 @@ def finished(tmp_path_factory):
 def test_a_run_leaves_its_four_files_and_its_history(finished):
     assert {file.name for file in finished.iterdir()} == {"run.ipynb", "spec.json", "metrics.parquet", "predictions.npz", "history.parquet"}
     table = pd.read_parquet(finished / "metrics.parquet")
-    assert list(table.columns[:8]) == ["run", "dataset", "model", "protocol", "fold", "alpha", "seed", "split"]
-    assert len(table) == 4 and not table.duplicated(["seed", "split"]).any() and set(table["alpha"]) == {0.1}
+    assert list(table.columns[:8]) == ["run", "dataset", "model", "protocol", "fold", "alpha", "seed", "part"]
+    assert len(table) == 4 and not table.duplicated(["seed", "part"]).any() and set(table["alpha"]) == {0.1}
     assert (table[["share_samples", "share_subject"]] == 0).all(axis=None), "the audit of a split by people finds no leak"
     about = json.loads((finished / "spec.json").read_text())
     assert about["name"] == finished.name and RunSpec(**about["spec"]) == RunSpec("synthetic", "resnet1d", 0.1, **TINY)
     assert set(about["seconds"]) == {"load", "train", "measure"} and about["windows"]["train"] == 60
     test = load_predictions(finished / "predictions.npz")["test"]
     assert test.seeds.tolist() == [0, 1] and len(test.y) == about["windows"]["test"]
-    accuracy = table[table["split"] == "test"].set_index("seed")["accuracy"]
+    accuracy = table[table["part"] == "test"].set_index("seed")["accuracy"]
     np.testing.assert_allclose(accuracy, (test.logits.argmax(-1) == test.y).mean(-1))
 
 
@@ -280,7 +280,7 @@ def test_a_damaged_table_is_named(finished, tmp_path):
 def test_other_tools_read_the_tables(finished):
     duckdb = pytest.importorskip("duckdb")
     rows = duckdb.sql(f"select alpha, split, avg(accuracy) as mean from read_parquet('{finished.parent}/*/metrics.parquet', union_by_name = true) group by all")
-    ours = runs.load(finished.parent).groupby(["alpha", "split"])["accuracy"].mean()
+    ours = runs.load(finished.parent).groupby(["alpha", "part"])["accuracy"].mean()
     theirs = {(alpha, split): mean for alpha, split, mean in rows.fetchall()}
     assert theirs == pytest.approx(ours.to_dict())
 

@@ -28,7 +28,7 @@ def table_of(values, measure="accuracy", dataset="d", model="m", protocol="subje
     for seed in range(values.shape[1]):
         for a in (0.0, alpha):
             mine = values[:, seed] if a else np.zeros(len(values))
-            key = dict(dataset=dataset, model=model, protocol=protocol, fold=0, alpha=a, seed=seed, split="test")
+            key = dict(dataset=dataset, model=model, protocol=protocol, fold=0, alpha=a, seed=seed, part="test")
             rows.append(key | {measure: mine.mean()})
             left += [key | {"subject": j, "n": 1, measure: np.delete(mine, j).mean()} for j in range(len(mine))]
     return pd.DataFrame(rows), pd.DataFrame(left)
@@ -61,7 +61,7 @@ def test_coverage_with_skewed_people_and_unequal_windows():
         for seed in range(4):
             for alpha in (0.0, 0.1):
                 right = n * (0.8 + profit[:, seed] * (alpha > 0))
-                key = dict(dataset="d", model="m", protocol="subject", fold=0, alpha=alpha, seed=seed, split="test")
+                key = dict(dataset="d", model="m", protocol="subject", fold=0, alpha=alpha, seed=seed, part="test")
                 rows.append(key | dict(accuracy=right.sum() / n.sum()))
                 left += [key | dict(subject=j, n=n[j], accuracy=np.delete(right, j).sum() / np.delete(n, j).sum()) for j in range(8)]
         found = s.effects(pd.DataFrame(rows), pd.DataFrame(left), ["accuracy"])
@@ -107,17 +107,17 @@ def test_bootstrap_mean_and_variance_by_enumeration():
 def test_pairs_by_brute_force(seed):
     rng = np.random.default_rng(seed)
     rows = [
-        dict(dataset=d, model="m", protocol="random", fold=f, alpha=a, seed=k, split=p, accuracy=rng.random(), ece=rng.random())
+        dict(dataset=d, model="m", protocol="random", fold=f, alpha=a, seed=k, part=p, accuracy=rng.random(), ece=rng.random())
         for d in "ab" for f in range(2) for a in (0.0, 0.01, 0.1) for k in range(2) for p in ("validation", "test") if rng.random() < 0.8
     ]
     table = pd.DataFrame(rows).sample(frac=1, random_state=seed)
     found = s.paired_differences(table, ["accuracy", "ece"])
     expected = {
-        (one["dataset"], one["fold"], one["seed"], one["split"], one["alpha"], measure): one[measure] - other[measure]
+        (one["dataset"], one["fold"], one["seed"], one["part"], one["alpha"], measure): one[measure] - other[measure]
         for one in rows for other in rows for measure in ("accuracy", "ece")
         if one["alpha"] > 0 and other["alpha"] == 0 and all(one[key] == other[key] for key in s.PAIR)
     }
-    got = {(r.dataset, r.fold, r.seed, r.split, r.alpha, r.measure): r.difference for r in found.itertuples()}
+    got = {(r.dataset, r.fold, r.seed, r.part, r.alpha, r.measure): r.difference for r in found.itertuples()}
     assert got.keys() == expected.keys() and all(np.isclose(got[key], expected[key]) for key in got)
 
 
@@ -139,7 +139,7 @@ def test_left_out_subject_by_hand():
 
     def measure(q):
         assert len(q.posterior) == len(q.y) == len(q.subject)
-        return pd.DataFrame(dict(alpha=q.alphas, seed=q.seeds, split=q.part, accuracy=(q.logits.argmax(-1) == q.y).mean(1)))
+        return pd.DataFrame(dict(alpha=q.alphas, seed=q.seeds, part=q.part, accuracy=(q.logits.argmax(-1) == q.y).mean(1)))
 
     table = s.leave_one_subject_out(p, measure)
     assert len(table) == 6 and (table.n == 10).all()

@@ -76,7 +76,7 @@ def results(out):
     assert len([name for name in names if name.startswith("synthetic")]) == len(GRID.alphas)
     for folder in runs.run_folders(out):
         assert {file.name for file in folder.iterdir()} == {"run.ipynb", "spec.json", "metrics.parquet", "predictions.npz", "history.parquet"}
-    return runs.load(out).sort_values(["run", "seed", "split"], ignore_index=True)
+    return runs.load(out).sort_values(["run", "seed", "part"], ignore_index=True)
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,7 @@ def headline(
 
 
 def judge(
-    metrics: pd.DataFrame,  # one row per replica and split, from one dataset under one protocol
+    metrics: pd.DataFrame,  # one row per replica and part, from one dataset under one protocol
     subjects: pd.DataFrame,  # the test part with one subject left out
 ) -> list:  # one `Advice` per model
     "Choose on validation, compare on test. Raises `HarLsError` if training without smoothing or with it is missing."
@@ -80,14 +80,14 @@ def judge(
     for model, table in metrics.groupby("model"):
         if 0 not in set(table["alpha"]) or table["alpha"].nunique() < 2:
             raise HarLsError(f"{model}: advice compares training without smoothing and with it; found only alpha = {table['alpha'].unique()[0]:g}")
-        validation = table[table["split"] == "validation"]
+        validation = table[table["part"] == "validation"]
         best, chosen = choose(validation)
         unanimous = not any(chosen.values())
         smoothest, instead = choose(validation[validation["alpha"] > 0])
         name = best or smoothest
         mine = subjects[subjects["model"] == model]
         compared = instead if unanimous else chosen  # if nobody chooses smoothing, show what the best smoothing would have done
-        found = effects(as_chosen(table[table["split"] == "test"], compared, name), as_chosen(mine, compared, name), list(JUDGED))
+        found = effects(as_chosen(table[table["part"] == "test"], compared, name), as_chosen(mine, compared, name), list(JUDGED))
         found = add_verdicts(found, BETTER)
         picked = [alpha for alpha in chosen.values() if alpha == best]
         strength = [

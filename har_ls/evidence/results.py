@@ -42,7 +42,7 @@ COPIES = "copies.csv"  # what the archives lacked from which results were publis
 class Results:
     "The tables of a study."
 
-    metrics: pd.DataFrame  # run, dataset, model, protocol, fold, alpha, seed, split, and every measure
+    metrics: pd.DataFrame  # run, dataset, model, protocol, fold, alpha, seed, part, and every measure
     subjects: pd.DataFrame  # the same for the test part, `KEPT` only, with subject and n
     counts: pd.DataFrame  # dataset, model, protocol, fold, and what `har_ls.evidence.figures.counts` gives, for the test part
     points: pd.DataFrame  # dataset, model, protocol, fold, alpha, seed, x, y, label
@@ -55,7 +55,7 @@ TABLES = tuple(field.name for field in fields(Results))
 def main_measures(
     predictions: Predictions,  # of one part
 ) -> pd.DataFrame:
-    "The measures `KEPT` only, which are quick: one row per replica with alpha, seed and split. The same numbers as in `har_ls.metrics.table`."
+    "The measures `KEPT` only, which are quick: one row per replica with alpha, seed and part. The same numbers as in `har_ls.metrics.table`."
     values = {
         "accuracy": classification.accuracy(predictions), "f1_macro": classification.f1_macro(predictions),
         "ece": calibration.ece(*calibration.top_label(predictions)), **confidence.measures(predictions),
@@ -63,7 +63,7 @@ def main_measures(
         **calibration.against_truth(predictions),
     }
     frame = pd.DataFrame({name: values[name] for name in KEPT})
-    return frame.assign(alpha=predictions.alphas, seed=predictions.seeds, split=predictions.part)
+    return frame.assign(alpha=predictions.alphas, seed=predictions.seeds, part=predictions.part)
 
 
 def features_on_a_plane(
@@ -113,7 +113,7 @@ def collect(
     metrics = metrics[metrics["run"].isin(about["run"])].copy()
     metrics["dataset"] = metrics["run"].map(dict(zip(about["run"], about["label"])))
     order = metrics["run"].map(dict(zip(about["run"], about["finished"])))
-    key = [*CELL, "fold", "alpha", "seed", "split"]
+    key = [*CELL, "fold", "alpha", "seed", "part"]
     metrics = metrics.loc[order.sort_values(kind="stable").index].drop_duplicates(key, keep="last").sort_values(key, ignore_index=True)
     subjects, counted, points = [], [], []
     first = metrics.groupby(CELL)[["fold", "seed"]].min()
@@ -180,11 +180,11 @@ def digits(
 def summary(
     table: pd.DataFrame,  # one row per training, from `har_ls.runs.run.load` or `Results.metrics`
     measures: tuple = MAIN,  # names; those that the table lacks are left out
-    split: str = "test",  # part of the data
+    part: str = "test",  # part of the data
 ) -> pd.DataFrame:
     """Dataset, protocol, model, alpha, folds and seeds, then one text per measure: mean, and after ± the standard deviation over seeds
     of the mean over folds."""
-    table = table[table["split"] == split]
+    table = table[table["part"] == part]
     rows = []
     for (dataset, protocol, model, alpha), group in table.groupby(["dataset", "protocol", "model", "alpha"]):
         row = dict(dataset=dataset, protocol=protocol, model=model, alpha=alpha, folds=group.fold.nunique(), seeds=group.seed.nunique())
@@ -214,7 +214,7 @@ class Evidence:
 
     def test(self) -> pd.DataFrame:
         "The test part of the metrics."
-        return self.results.metrics[self.results.metrics.split == "test"]
+        return self.results.metrics[self.results.metrics.part == "test"]
 
     def contrast(self, name: str, cells: dict) -> tuple:
         "Weighted sum of the effects on a measure in some cells: estimate, se, df."
@@ -315,7 +315,7 @@ def gaps(
 ) -> pd.DataFrame:
     "One row per cell: gap (overconfidence without smoothing on the validation part), and the effect on `measure` with its verdict."
     table = evidence.results.metrics
-    plain = table[(table.split == "validation") & (table.alpha == 0)]
+    plain = table[(table.part == "validation") & (table.alpha == 0)]
     gap = plain.groupby(CELL, as_index=False)["overconfidence"].mean().rename(columns=dict(overconfidence="gap"))
     return evidence.found[evidence.found.measure == measure].merge(gap, on=CELL)
 

@@ -20,7 +20,7 @@ from ..predictions import Predictions
 
 # %% ../../nbs/07_evidence/00_statistics.ipynb #f33ac83e
 CELL = ["dataset", "model", "protocol"]  # what makes a cell
-PAIR = [*CELL, "fold", "seed", "split"]  # what two trainings share that differ in alpha only
+PAIR = [*CELL, "fold", "seed", "part"]  # what two trainings share that differ in alpha only
 
 
 def paired_differences(
@@ -156,14 +156,14 @@ def effects(
     subjects: pd.DataFrame | None,  # the same with one subject left out, or None
     measures: list,  # names of the measures
     baseline: float = 0.0,  # the alpha to compare with
-    split: str = "test",  # part of the data
+    part: str = "test",  # part of the data
     level: float = 0.95,  # of the interval
 ) -> pd.DataFrame:
     """One row per cell, alpha and measure: `CELL`, alpha, measure, base and value (means), estimate (of the difference), se, df, low, high,
     p (two-sided), effect_size (Hedges' g over trainings), seeds, subjects, folds, and method (what the interval counts)."""
-    table = table[table["split"] == split]
+    table = table[table["part"] == part]
     pairs = paired_differences(table, measures, baseline)
-    left = {} if subjects is None else dict(list(subjects[subjects["split"] == split].groupby(CELL)))
+    left = {} if subjects is None else dict(list(subjects[subjects["part"] == part].groupby(CELL)))
     whole, rows = dict(list(table.groupby(CELL))), []
     for (*cell, alpha), group in pairs.groupby([*CELL, "alpha"], sort=False):
         tables = shares(whole[tuple(cell)], left.get(tuple(cell)), measures, alpha, baseline)

@@ -136,7 +136,7 @@ def measure(
     test: Predictions,  # the part to measure
     validation: Predictions | None = None,  # same replicas; for measures that fit something
 ) -> pd.DataFrame:
-    """One row per replica: alpha, seed, split (the part's name), then every measure of `MEASURES`.
+    """One row per replica: alpha, seed, part (the part's name), then every measure of `MEASURES`.
 
     A measure is NaN where it has no value: those that need validation windows or exact posteriors without them, `*_wrong` where
     nothing is wrong, distances between classes with one class. Raises `HarLsError` naming the replica if logits or features hold
@@ -148,5 +148,5 @@ def measure(
     frame = pd.DataFrame(scalar(test, validation))
     frame.insert(0, "alpha", test.alphas)
     frame.insert(1, "seed", test.seeds)
-    frame.insert(2, "split", test.part)
+    frame.insert(2, "part", test.part)
     return frame

@@ -124,13 +124,13 @@ def projected(
     parts: dict,  # part -> `Predictions`
     chosen: dict,  # from `chosen_triples`
 ) -> pd.DataFrame:
-    "Points of the first replica in the plane of each triple: split, triple, kind (window or template), label, x, y, for the training and the validation part."
+    "Points of the first replica in the plane of each triple: part, triple, kind (window or template), label, x, y, for the training and the validation part."
     tables = []
     for part in ("train", "validation"):
         for name, classes in chosen.items():
             flat = project(parts[part], classes)
             for kind, points, labels in (("window", flat.points, flat.y), ("template", flat.templates, list(classes))):
-                tables.append(pd.DataFrame(dict(split=part, triple=name, kind=kind, label=labels, x=points[:, 0], y=points[:, 1])))
+                tables.append(pd.DataFrame(dict(part=part, triple=name, kind=kind, label=labels, x=points[:, 0], y=points[:, 1])))
     return pd.concat(tables, ignore_index=True).astype({"x": "float32", "y": "float32"})
 
 
@@ -156,15 +156,15 @@ def analysed(
 class Results:
     "The tables of the experiments. Every one but `runs` has the columns dataset, model, protocol, fold, alpha, seed."
 
-    clusters: pd.DataFrame  # split, what `cluster_numbers` and `identity_check` give
+    clusters: pd.DataFrame  # part, what `cluster_numbers` and `identity_check` give
     clusters_subjects: pd.DataFrame  # the test part with one person left out
-    points: pd.DataFrame  # split, triple, kind, label, x, y
-    temperature: pd.DataFrame  # split, scaled, temperature, at_bound, accuracy, ece, nll; T from the validation part
+    points: pd.DataFrame  # part, triple, kind, label, x, y
+    temperature: pd.DataFrame  # part, scaled, temperature, at_bound, accuracy, ece, nll; T from the validation part
     temperature_subjects: pd.DataFrame  # the test part with one person left out
     sweep: pd.DataFrame  # test part: temperature, accuracy, ece, nll
     counts: pd.DataFrame  # test part: scaled, and what `har_ls.evidence.figures.counts` gives
     information: pd.DataFrame  # epoch, information, first, second (classes), watched (windows)
-    distillation: pd.DataFrame  # model is the student; role, temperature, split, accuracy, ece, nll, gamma (of the targets learnt from)
+    distillation: pd.DataFrame  # model is the student; role, temperature, part, accuracy, ece, nll, gamma (of the targets learnt from)
     distillation_subjects: pd.DataFrame  # the test part with one person left out
     runs: pd.DataFrame  # provenance, one row per run
 
@@ -196,7 +196,7 @@ def collect(
     return Results(**{name: pd.concat(some, ignore_index=True) if some else pd.DataFrame(columns=[*CELL, *KEY, *MORE[name]]) for name, some in tables.items()})
 
 
-KEY = ("fold", "alpha", "seed", "split")
+KEY = ("fold", "alpha", "seed", "part")
 MORE = {  # columns of tables that stay empty when only one kind of run is there
     "clusters": ("spread", "own", "unevenness", "scale", "template_spread", "tilt", "identity", "nearest"), "clusters_subjects": ("subject",),
     "points": ("triple", "kind", "label", "x", "y"), "temperature": ("scaled", "temperature", "at_bound", "accuracy", "ece", "nll"),
@@ -223,14 +223,14 @@ def _read_trained(run, chosen, pictured):
     if cell in chosen and run.alpha in pictured:
         found["points"] = projected(parts, chosen[cell]).assign(alpha=run.alpha, seed=parts["train"].seeds[0])
     history = pd.read_parquet(Path(run.path) / "history.parquet")
-    found["information"] = history.dropna(subset="information").drop(columns="loss").assign(split="train")
+    found["information"] = history.dropna(subset="information").drop(columns="loss").assign(part="train")
     return found
 
 
 def _read_distilled(run):
     "Tables of one distillation. Teachers and students that learn from labels learn from targets as soft as alpha says."
     table = pd.read_parquet(Path(run.path) / "metrics.parquet")
-    table = table[["alpha", "seed", "split", "role", "temperature", "accuracy", "ece", "nll", "gamma"]]
+    table = table[["alpha", "seed", "part", "role", "temperature", "accuracy", "ece", "nll", "gamma"]]
     table["gamma"] = table.gamma.where(table.role == "distilled", table.alpha)
     return dict(distillation=table, distillation_subjects=pd.read_parquet(Path(run.path) / "subjects.parquet"))
 
@@ -268,7 +268,7 @@ def best_temperature(
 ) -> dict:
     "Cell -> the temperature at which students of hard-target teachers are most accurate on the validation part (then: have the lowest NLL)."
     table = results.distillation
-    table = table[(table.role == "distilled") & (table.alpha == 0) & (table.split == "validation")]
+    table = table[(table.role == "distilled") & (table.alpha == 0) & (table.part == "validation")]
     mean = table.groupby([*CELL, "temperature"], as_index=False)[["accuracy", "nll"]].mean()
     best = mean.sort_values(["accuracy", "nll"], ascending=[False, True]).drop_duplicates(CELL)
     return dict(zip(best[CELL].itertuples(index=False, name=None), best.temperature))
@@ -279,7 +279,7 @@ def tuned_alpha(
 ) -> dict:
     "Cell -> the strength above 0 with the lowest ECE on the validation part, without temperature."
     table = results.temperature
-    table = table[(table.split == "validation") & ~table.scaled.astype(bool) & (table.alpha > 0)]
+    table = table[(table.part == "validation") & ~table.scaled.astype(bool) & (table.alpha > 0)]
     mean = table.groupby([*CELL, "alpha"], as_index=False).ece.mean().sort_values("ece").drop_duplicates(CELL)
     return dict(zip(mean[CELL].itertuples(index=False, name=None), mean.alpha))
 
@@ -291,9 +291,9 @@ def comparisons(
     nll_scaled (both with temperature); teacher (accuracy); student (accuracy: of the smoothed teacher at T = 1, of the hard one at its best T); information (after the last epoch)."""
     found = []
 
-    def add(table, subjects, measures, split="test"):
+    def add(table, subjects, measures, part="test"):
         if len(table):
-            found.append(effects(table, subjects if subjects is not None and len(subjects) else None, measures, split=split))
+            found.append(effects(table, subjects if subjects is not None and len(subjects) else None, measures, part=part))
 
     def compare(table, subjects, *how):
         add(versus(table, *how), versus(subjects, *how) if len(subjects) else None, [how[0]])

@@ -84,7 +84,7 @@ def triples(
 def clusters(
     predictions: Predictions,  # R replicas on N windows
 ) -> pd.DataFrame:
-    """One row per replica: alpha, seed, split, spread, own, unevenness, scale, template_spread. Not a number where fewer than two classes
+    """One row per replica: alpha, seed, part, spread, own, unevenness, scale, template_spread. Not a number where fewer than two classes
     have windows (spread), or with fewer than three classes (unevenness)."""
     x, w, y = predictions.features.astype(float), predictions.templates.astype(float), predictions.y
     r, n, k = predictions.logits.shape
@@ -99,7 +99,7 @@ def clusters(
     lengths = np.linalg.norm(w, axis=-1)
     return pd.DataFrame(
         dict(
-            alpha=predictions.alphas, seed=predictions.seeds, split=predictions.part, spread=within / between,
+            alpha=predictions.alphas, seed=predictions.seeds, part=predictions.part, spread=within / between,
             own=own.mean(-1) / others.mean((-1, -2)),
             unevenness=(others.std(-1) / others.mean(-1)).mean(-1) if k > 2 else np.nan,
             scale=np.linalg.norm(x, axis=-1).mean(-1), template_spread=lengths.std(-1) / lengths.mean(-1),

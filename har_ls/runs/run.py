@@ -229,7 +229,7 @@ def timed(
     seconds[name] = time.perf_counter() - start
 
 # %% ../../nbs/06_runs/00_run.ipynb #6197ee55
-FIRST = ["run", "dataset", "model", "protocol", "fold", "alpha", "seed", "split"]
+FIRST = ["run", "dataset", "model", "protocol", "fold", "alpha", "seed", "part"]
 
 
 def save_run(
@@ -237,7 +237,7 @@ def save_run(
     code: str,  # from `code_digest`, asked for before the training
     split,  # the `Split` that was used
     training,  # what `train` gave
-    measures: pd.DataFrame,  # one row per replica and split: alpha, seed, split, measures
+    measures: pd.DataFrame,  # one row per replica and part: alpha, seed, part, measures
     seconds: dict,  # "load", "train", "measure" -> seconds
     out: str | Path = "runs",  # the folder of runs
     folder: str | Path | None = None,  # write into this folder instead of one of its own under `out`
@@ -503,7 +503,7 @@ def load(
     folder: str | Path,  # a folder of runs
     notebook: str = "run",  # only runs of this template
 ) -> pd.DataFrame:
-    """Metrics of all finished runs: one row per replica and split; columns `run, dataset, model, protocol, fold, alpha, seed, split` and the measures.
+    """Metrics of all finished runs: one row per replica and part; columns `run, dataset, model, protocol, fold, alpha, seed, part` and the measures.
 
     Where a spec was run more than once, the latest run counts. An empty table if there is no run."""
     places = run_folders(folder)

@@ -47,6 +47,7 @@ export: $(READY)
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
 	$(BIN)/python .ci/readme.py
+	$(BIN)/python .ci/house.py
 
 # nbdev writes JupyterLab's hook into the home folder; here it goes into the environment, where only this checkout's JupyterLab reads it
 hooks: $(READY)

@@ -144,7 +144,7 @@ def analysed(
         return with_and_without(predictions, validation)
 
     temperature = pd.concat([both(test), both(validation)], ignore_index=True)
-    fitted = temperature[temperature.scaled & (temperature.split == "test")].temperature.to_numpy()
+    fitted = temperature[temperature.scaled & (temperature.part == "test")].temperature.to_numpy()
     return dict(
         clusters=pd.concat([pd.concat([cluster_numbers(p), identity_check(p)], axis=1) for p in parts.values()], ignore_index=True),
         clusters_subjects=leave_one_subject_out(test, cluster_numbers), temperature=temperature, temperature_subjects=leave_one_subject_out(test, both),

@@ -17,7 +17,7 @@ import pyarrow.csv as pa_csv
 from .data import pamap2
 from .data.catalog import info
 from .data.examples import write_pamap2
-from .data.recordings import open_archive
+from .archives import open_archive
 from .data.windows import window
 
 # %% ../nbs/09_underneath/03_reading_speed.ipynb #32d2496a

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
+from har_ls.archives import open_archive
 from har_ls.core import HarLsError
 from har_ls.data import synthetic
-from har_ls.data.recordings import Recordings, open_archive, parse_numbers, runs
+from har_ls.data.recordings import Recordings, runs
+from har_ls.parsing import parse_numbers
 from har_ls.data.splits import leaks, split
 from har_ls.data.windows import covered, window
 

@@ -19,9 +19,10 @@ import numpy as np
 import pandas as pd
 import pooch
 
+from ..archives import open_archive
 from ..core import HarLsError, file_sha256, one_of, whole_file, whole_folder
 from . import own, published
-from .recordings import Recordings, open_archive
+from .recordings import Recordings
 from .splits import PROTOCOLS, split
 from .windows import Windows, window
 

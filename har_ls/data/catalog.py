@@ -226,7 +226,7 @@ def _look(files):
 
 
 ARRAYS = ("x", "y", "subject", "span", "part", "posterior")
-FACTS = ("name", "rate", "channels", "units", "activities", "faults")
+FACTS = ("name", "rate", "channels", "units", "activities", "faults", "people")
 
 
 def _save(folder, windows, fingerprint):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UCI', 'CATALOGUE', 'DATASETS', 'ARRAYS', 'FACTS', 'Dataset', 'info', 'data_root', 'find', 'read', 'cache_root',
-           'load', 'own_window', 'list_datasets', 'fetch', 'check', 'verify', 'describe']
+           'load', 'list_datasets', 'fetch', 'check', 'verify', 'understood', 'describe']
 
 # %% ../../nbs/02_data/12_catalog.ipynb #8ab63882
 import hashlib
@@ -12,7 +12,7 @@ import importlib
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -183,28 +183,23 @@ def load(
         reader = name
     else:
         source, reader = _own_path(name_or_path), "own"
-        name, options = source.stem, own.settings(source, **options)
+        name, options = source.stem, own.settings(source, length=length, stride=stride, **options)
+        length, stride = options["length"], options["stride"]
     code = [file_sha256(importlib.import_module(f"har_ls.data.{m}").__file__) for m in ("recordings", "windows", reader)]
     made_from = dict(name=name, length=length, stride=stride, options=options, code=code)
     files = _files(source, own.tables if reader == "own" else None)
     place = cache_root() / f"{name}-{_digest(dict(made_from, source=_look(files)))[:16]}"
     if not place.is_dir():
         recordings = own.read(source, **options) if reader == "own" else read(name, path=source, **options)
-        windows = window(recordings, *((length, stride) if length or reader != "own" else own_window(recordings.rate)))
+        windows = window(recordings, *(own.window_size(recordings.rate, length, stride) if reader == "own" else (length, stride)))
         fingerprint = _digest(dict(made_from, source=[file_sha256(p) for p in files]))
         try:
             with whole_folder(place) as aside:
                 _save(aside, windows, fingerprint)
         except OSError as error:
             raise HarLsError(f"{place}: could not write the cache ({error}); choose another folder with HAR_LS_CACHE") from error
-    return _open(place)
-
-
-def own_window(
-    rate: float,  # samples per second
-) -> tuple:  # length and stride in samples
-    "Window of own recordings by default: 2.56 s and half of it, as in UCI-HAR."
-    return max(2, round(2.56 * rate)), max(1, round(1.28 * rate))
+    windows = _open(place)
+    return replace(windows, faults=windows.faults | own.beside(source)) if reader == "own" else windows
 
 
 def _digest(what):
@@ -347,6 +342,20 @@ def verify(
     return table, ok
 
 # %% ../../nbs/02_data/12_catalog.ipynb #1f5e9b0b
+def understood(
+    w: Windows,
+) -> list:  # sentences
+    "What was understood of a dataset, and what was left out of it, to be shown before anything is trained on it."
+    seconds = w.x.shape[2] / w.rate
+    channels = ", ".join(f"{c} ({u})" if u else c for c, u in zip(w.channels, w.units))
+    return [
+        f"{w.name}: {len(w)} windows of {w.x.shape[2]} samples ({seconds:.2f} s at {w.rate:.4g} Hz), {len(set(w.subject.tolist()))} subjects, "
+        f"{len(w.activities)} activities, {len(w.channels)} channels",
+        f"channels: {channels}",
+        *(f"{fault}: {count}" for fault, count in w.faults.items() if count),
+    ]
+
+
 def describe(
     name_or_path: str | Path,  # name of a dataset, or path of own recordings
     root: str | Path | None = None,  # where to look for archives
@@ -356,15 +365,11 @@ def describe(
 ) -> str:
     "What was understood of a dataset, in words: people, activities, channels, windows, faults, and leaks per protocol."
     w = load(name_or_path, root, length, stride, **options)
-    seconds = w.x.shape[2] / w.rate
-    counts = pd.crosstab(w.subject, w.y).reindex(columns=range(len(w.activities)), fill_value=0)
-    counts.columns, counts.index.name = list(w.activities), "subject"
-    channels = ", ".join(f"{c} ({u})" if u else c for c, u in zip(w.channels, w.units))
+    who = [w.person(number) for number in w.subject] if w.people else w.subject
+    counts = pd.crosstab(pd.Series(who, name="subject"), w.y).reindex(columns=range(len(w.activities)), fill_value=0)
+    counts.columns = list(w.activities)
     lines = [
-        f"{w.name}: {len(w)} windows of {w.x.shape[2]} samples ({seconds:.2f} s at {w.rate:.4g} Hz), {len(counts)} subjects, "
-        f"{len(w.activities)} activities, {len(w.channels)} channels",
-        f"channels: {channels}",
-        *(f"{fault}: {count}" for fault, count in w.faults.items() if count),
+        *understood(w),
         "", "windows per subject and activity:", counts.to_string(),
         "", "share of test windows that share samples, and a person, with the training part:",
     ]  # fmt: skip

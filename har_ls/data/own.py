@@ -9,8 +9,8 @@ __all__ = ['SLOWEST', 'FASTEST', 'COLUMN', 'COLUMNS', 'SETTINGS', 'ENDINGS', 'SH
            'settings', 'bytes_of', 'delimiter', 'reason', 'read_table', 'no_column', 'is_words', 'unpacked', 'numbers',
            'not_a_number', 'place', 'plain', 'names', 'merged', 'natural', 'numbered', 'Piece', 'piece', 'signal',
            'apart', 'check_order', 'suspicion', 'choose_channels', 'moments', 'since_first', 'block_rates', 'middle',
-           'check_clock', 'unit_of', 'clocks', 'common_rate', 'window_size', 'cut', 'too_short', 'lost', 'timing',
-           'check_known', 'check_copies', 'read']
+           'check_clock', 'possible', 'unit_of', 'clocks', 'common_rate', 'window_size', 'cut', 'too_short', 'lost',
+           'timing', 'check_known', 'check_copies', 'read']
 
 # %% ../../nbs/02_data/11_own.ipynb #9b9241d2
 import csv
@@ -222,6 +222,7 @@ def reason(
     error: Exception,  # what was said about it
 ) -> str:
     "Why a table cannot be read, in words that say what to do."
+    start = b""
     try:
         with open(path, "rb") as file:
             start = file.read(4)
@@ -239,7 +240,9 @@ def reason(
         pass
     words = str(error).split("\n")[0]
     comment = re.search(r"got \d+: (#.*)", words)
-    return f"{path}: {words}" + (f"; comment lines such as {comment[1]!r} are not read: delete them" if comment else "")
+    if start.startswith(b"#") or comment:
+        words += f"; comment lines{f' such as {comment[1]!r}' if comment else ''} are not read: delete them"
+    return f"{path}: {words}"
 
 
 def read_table(
@@ -251,10 +254,12 @@ def read_table(
             table = pa_parquet.ParquetFile(path).read()
         else:
             parse = pa_csv.ParseOptions(delimiter=delimiter(path))
-            with pa_csv.open_csv(path, parse_options=parse) as opened:
+            packed = "gzip" if path.name.lower().endswith(".gz") else None
+            with pa.input_stream(path, compression=packed) as file, pa_csv.open_csv(file, parse_options=parse) as opened:
                 columns = opened.schema.names
             convert = pa_csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False)
-            table = pa_csv.read_csv(path, parse_options=parse, convert_options=convert)
+            with pa.input_stream(path, compression=packed) as file:
+                table = pa_csv.read_csv(file, parse_options=parse, convert_options=convert)
         columns = [tidy(name) for name in table.column_names]
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         raise HarLsError(reason(path, error)) from error
@@ -275,7 +280,11 @@ def no_column(
 ) -> HarLsError:
     "The error for a missing column: separators and comment lines are recognised."
     told = f"{path}: no column {name!r}{nearest(name, columns)}; it has {some(columns, 20)}"
-    other = next((c for c in ";\t|," if c != delimiter(path) and c in columns[0]), None) if len(columns) == 1 else None
+    other = None
+    if len(columns) == 1 and ending(path).lower() != ".parquet":
+        with bytes_of(path) as file:
+            first = file.readline().decode(errors="replace")
+        other = next((c for c in ";\t|," if c != delimiter(path) and c in first), None)
     if columns and columns[0].startswith("#"):
         return HarLsError(f"{told}. Line 1 begins with #: comment lines are not read; the first line has to name the columns")
     if other:
@@ -565,9 +574,12 @@ def moments(
         scale = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[unit]
     elif is_words(column.type) and numbers(column) is None:
         stamps = pd.to_datetime(pd.Series(column.to_pylist()).replace("", None), format="ISO8601", utc=True, errors="coerce")
-        bad = stamps.isna().to_numpy() & ~np.array([not (text or "").strip() or text in EMPTY for text in column.to_pylist()], bool)
-        if bad.any():
-            row = int(bad.argmax())
+        filled = [(row, text) for row, text in enumerate(column.to_pylist()) if text and text.strip() not in EMPTY]
+        if numbers(column.slice(filled[0][0], 1)) is not None:
+            stamps[:] = pd.NaT
+            filled = [(row, text) for row, text in filled if numbers(pa.chunked_array([[text]])) is None]
+        row = next((row for row, _ in filled if pd.isna(stamps[row])), None)
+        if row is not None:
             raise HarLsError(f"{path}, {place(path, row)}: the time is {column[row].as_py()!r}; expected a number, or date and time like 2024-05-01 12:00:00.02")
         column, dates, scale = pa.chunked_array([pa.Array.from_pandas(stamps.astype("datetime64[ns, UTC]")).cast(pa.int64())]), True, 1
     elif numbers(column) is None:
@@ -635,17 +647,19 @@ def check_clock(
         raise HarLsError(f"{one.path}: {count:,} of {len(one):,} rows have the same time as the row before: its stamps are too coarse; give a finer time, or the rate and ignore the time column")
 
 
+def possible(rate):
+    "Whether a wearable may take so many samples per second; a thousandth beyond the bounds is rounding."
+    return SLOWEST * 0.999 <= rate <= FASTEST * 1.001
+
+
 def unit_of(
     path: Path,
     rate: float,  # samples per unit of time
-    stated: float | None,  # the rate in the settings
 ) -> tuple:  # (name of the unit, how many in a second)
     "The one unit in which the rate is a wearable's: two units differ by 1,000, the allowed rates only by 200. `HarLsError` if there is none."
     for unit, count in UNITS.items():
-        if SLOWEST <= rate * count <= FASTEST and (stated is None or abs(rate * count / stated - 1) < 0.5):
+        if possible(rate * count):
             return unit, count
-    if stated:
-        raise HarLsError(f"{path}: rate = {stated:g}, but by its time column there are {rate:.4g} samples per second (if that is in seconds); rate resamples nothing: leave it out, or ignore the time column")
     found = " or ".join(f"{rate * count:.4g} Hz if it is in {unit}" for unit, count in UNITS.items())
     raise HarLsError(f"{path}: by its time column the rate is {found}; expected {SLOWEST} to {FASTEST:,} Hz. Is it the right column?")
 
@@ -664,7 +678,7 @@ def clocks(
         blocks = block_rates(time, same)
         if len(blocks):
             rate = middle(blocks[:, 2], blocks[:, 1])
-            unit, count = ("nanoseconds", 10**9) if dates else unit_of(one.path, rate, chosen["rate"])
+            unit, count = ("nanoseconds", 10**9) if dates else unit_of(one.path, rate)
             found += [(one.path.name, plain(one.written[0][one.who[int(a)]]), n, r * count) for a, n, r in blocks]
             if not dates and unit != "seconds":
                 said[f"rows whose time is in {unit}"] = said.get(f"rows whose time is in {unit}", 0) + len(one)
@@ -691,7 +705,7 @@ def common_rate(
     odd = blocks.loc[abs(blocks["rate"] / rate - 1) > 0.1, "steps"].sum() / blocks["steps"].sum()
     if odd > 0.2:
         raise HarLsError(f"{path}: samples come at uneven times: over {odd:.0%} of the steps the rate is off its median of {rate:.4g} Hz by more than a tenth; bring them to one rate")
-    if not SLOWEST <= rate <= FASTEST:
+    if not possible(rate):
         raise HarLsError(f"{path}: by its time column the rate is {rate:.4g} Hz; expected {SLOWEST} to {FASTEST:,} Hz")
     if stated and abs(rate / stated - 1) > 0.05:
         raise HarLsError(f"{path}: rate = {stated:g}, but by the time column it is {rate:.4g} Hz; rate resamples nothing: leave it out, or ignore the time column")

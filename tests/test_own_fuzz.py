@@ -73,7 +73,7 @@ def spelling(form):
 
 
 def clock(form):
-    return lambda m: m.change("time", form)
+    return lambda m: m.change("time", lambda t: form(t) if isinstance(t, float) else t)
 
 
 def whole(form):

@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..runs import run as runs
+from ..runs import folder as runs
+from ..runs.identity import identity_of, study_notebook
 from ..core import HarLsError, whole_file
 from ..data import synthetic
 from ..data.catalog import DATASETS, find, info, verify
@@ -86,7 +87,7 @@ def dataset_label(
 
 
 def comparable(
-    about: pd.DataFrame,  # from `har_ls.runs.run.specs`
+    about: pd.DataFrame,  # from `har_ls.runs.folder.specs`
 ) -> pd.DataFrame:
     "The runs that belong together: in every cell only those with the settings, data and code of the run finished last. Adds the column label."
     about = about[about["latest"]].copy()
@@ -167,7 +168,7 @@ def copies(
 
 def original() -> pd.DataFrame:
     "The tables of the original single-run study: dataset, model, alpha and its ten measures; 16 rows."
-    return pd.read_csv(runs.study_notebook("report").parent / "results" / ORIGINAL)
+    return pd.read_csv(study_notebook("report").parent / "results" / ORIGINAL)
 
 # %% ../../nbs/07_evidence/03_results.ipynb #bd18c8bb
 def digits(
@@ -178,7 +179,7 @@ def digits(
 
 
 def summary(
-    table: pd.DataFrame,  # one row per training, from `har_ls.runs.run.load` or `Results.metrics`
+    table: pd.DataFrame,  # one row per training, from `har_ls.runs.folder.load` or `Results.metrics`
     measures: tuple = MAIN,  # names; those that the table lacks are left out
     part: str = "test",  # part of the data
 ) -> pd.DataFrame:
@@ -406,7 +407,7 @@ def report(
     out: str | Path,  # folder to write to
 ) -> tuple:
     "Execute the write-up on these results: paths of `report.ipynb` and `report.html` in `out`. Raises `HarLsError` if that fails."
-    from har_ls.runs import study
+    from har_ls.evidence.render import render
 
-    html = study.render("report", out, dict(runs=str(Path(runs_folder).absolute())))
+    html = render("report", out, dict(runs=str(Path(runs_folder).absolute())))
     return html.with_suffix(".ipynb"), html

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NOT_ENTERED', 'CHOICES', 'digest_of', 'code_without_words', 'package_sources', 'imported', 'chosen_modules',
-           'closure', 'study_notebook', 'tagged_cells', 'trained_models', 'code_digest', 'measures_digest',
-           'division_of', 'scaling', 'data_path', 'Facts', 'data_facts', 'divided', 'recipe_of', 'recipe_values',
-           'Identity', 'identify', 'identity_of']
+           'closure', 'study_notebook', 'tagged_cells', 'trained_models', 'code_digest', 'measures_digest', 'scaling',
+           'data_path', 'Facts', 'data_facts', 'divided', 'recipe_of', 'recipe_values', 'Identity', 'identify',
+           'identity_of']
 
 # %% ../../nbs/06_runs/01_identity.ipynb #0eb5f7f7
 import ast
@@ -163,21 +163,7 @@ def measures_digest() -> str:
     "The same for the measures: `har_ls.metrics.table` and what it leads to. It is recorded with every table and is no part of a name."
     return digest_of(closure({"metrics.table"}))
 
-# %% ../../nbs/06_runs/01_identity.ipynb #91dfa2d7
-def division_of(
-    split,  # a `har_ls.data.splits.Split`
-) -> str:
-    "Sixteen hexadecimal digits made from the indices of the training, validation and test part."
-    known = getattr(split, "division", None)
-    if known:
-        return known
-    digest = hashlib.sha256()
-    for part in ("train", "validation", "test"):
-        index = np.ascontiguousarray(getattr(split, part), np.int64)
-        digest.update(f"{part} {len(index)} ".encode() + index.tobytes())
-    return digest.hexdigest()[:16]
-
-
+# %% ../../nbs/06_runs/01_identity.ipynb #46a8bf44
 def scaling() -> list:
     """What the scaling of signals does to an example: two training windows of two channels, one of which does not vary, as the model sees them.
 
@@ -185,11 +171,11 @@ def scaling() -> list:
     from har_ls.data.splits import split
     from har_ls.data.windows import Windows
 
-    x = np.array([[[0, 0, 0, 4], [5, 5, 5, 5]], [[0, 2, 4, 8], [5, 5, 5, 5]]], np.float32).repeat(2, 0)[[0, 2, 1, 3, 0, 2]]
-    people = np.arange(6) // 2
+    signal = [[0, 0, 0, 4], [0, 2, 4, 8], [1, 0, 0, 4], [0, 1, 4, 8], [2, 0, 0, 4], [0, 3, 4, 8]]
+    x = np.array([[row, [5, 5, 5, 5]] for row in signal], np.float32)
     windows = Windows(
-        "example", x, np.arange(6) % 2, people, np.c_[np.arange(6), np.zeros(6, int), np.full(6, 4)], 1.0, ("a", "b"), ("", ""), ("rest", "walk"),
-        part=np.array(["train"] * 4 + ["test"] * 2),
+        "example", x, np.arange(6) % 2, np.arange(6) // 2, np.c_[np.arange(6), np.zeros(6, int), np.full(6, 4)], 1.0, ("a", "b"), ("", ""),
+        ("rest", "walk"), part=np.array(["train"] * 4 + ["test"] * 2),
     )
     return np.asarray(split(windows, "official").part("train")[0]).round(3).tolist()
 
@@ -247,7 +233,7 @@ def divided(
 
         windows = _windows(spec.dataset, data and str(data), options)
         parts = split(windows, spec.protocol, fold=spec.fold, folds=spec.folds, max_windows=spec.max_windows)
-        known[asked] = division_of(parts)
+        known[asked] = parts.division[:16]
         known.setdefault("scaling", digest_of(scaling()))
         try:
             with whole_file(file) as aside:
@@ -276,10 +262,10 @@ def recipe_of(
     model: str | None = None,  # one of its models; None: the first
 ):
     "The `Recipe` with which a run trains a model: that of the table, with the epochs that the spec asks for."
-    from har_ls.training import recipe
+    from har_ls.recipes import lengthened, recipe
 
     usual = recipe(spec.dataset, model or spec.model)
-    return replace(usual, epochs=spec.epochs) if spec.epochs else replace(usual, epochs=max(1, round(usual.epochs * spec.epoch_factor)))
+    return replace(usual, epochs=spec.epochs) if spec.epochs else lengthened(usual, spec.epoch_factor)
 
 
 def recipe_values(
@@ -296,7 +282,7 @@ class Identity:
 
     spec: RunSpec
     data: str  # `Windows.fingerprint`
-    division: str  # of `division_of`
+    division: str  # of `Split.division`, its beginning
     scaling: str  # digest of `scaling`
     recipe: dict  # of `recipe_values`
     code: str  # of `code_digest`
@@ -324,5 +310,5 @@ def identity_of(
     split,  # the `Split` at hand
 ) -> Identity:
     "The same from the data at hand, in the run itself: if planning and running disagree, the name shows it."
-    known = dict(data=split.windows.fingerprint, division=division_of(split), scaling=digest_of(scaling()))
+    known = dict(data=split.windows.fingerprint, division=split.division[:16], scaling=digest_of(scaling()))
     return Identity(spec, recipe=recipe_values(spec), code=code_digest(spec), **known)

@@ -6,8 +6,9 @@
 __all__ = ['TEMPLATES', 'ALWAYS', 'real', 'check_number', 'as_seeds', 'is_own', 'check_dataset', 'known_models',
            'known_objectives', 'known_protocols', 'RunSpec', 'check_names', 'check_numbers', 'identity_fields']
 
-# %% ../../nbs/06_runs/00_spec.ipynb #8721991e
+# %% ../../nbs/06_runs/00_spec.ipynb #4f89ccaf
 import json
+import math
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -81,8 +82,12 @@ def known_models() -> list:
 
 
 def known_objectives() -> list:
-    "Names of what training can minimise."
-    return ["smoothing"]
+    "Names of what training can minimise: smoothing, and the objectives that stand beside it."
+    try:
+        from har_ls.loss.objectives import OBJECTIVES
+    except ModuleNotFoundError:
+        return ["smoothing"]
+    return list(dict.fromkeys(["smoothing", *OBJECTIVES]))
 
 
 def known_protocols() -> tuple:
@@ -100,7 +105,7 @@ class RunSpec:
 
     dataset: str  # name in the catalogue, or "./NAME": own recordings, a file or folder in the data folder
     model: str  # name in the registry of models
-    alpha: float = 0.0  # strength of the objective, in [0, 1): of smoothing, where nothing else is said
+    alpha: float = 0.0  # strength of the objective; of smoothing, where nothing else is said, in [0, 1)
     protocol: str = ""  # how windows are divided; empty: the dataset's usual protocol
     fold: int = 0  # which fold, from 0
     folds: int | str = 5  # number of folds, or "loo" for one fold per subject
@@ -151,7 +156,8 @@ def check_numbers(
     spec: RunSpec,  # being made
 ):
     "Raise `HarLsError` for a number out of range."
-    check_number("alpha", spec.alpha, (int, float), 0 <= real(spec.alpha) < 1, "a number of at least 0 and below 1")
+    most, words = (1, "of at least 0 and below 1") if spec.objective == "smoothing" else (math.inf, "from 0")
+    check_number("alpha", spec.alpha, (int, float), 0 <= real(spec.alpha) < most, f"a number {words}")
     check_number("fold", spec.fold, int, real(spec.fold) >= 0, "a whole number from 0")
     if spec.folds != "loo":
         check_number("folds", spec.folds, int, real(spec.folds) >= 2, 'a whole number from 2, or "loo"')

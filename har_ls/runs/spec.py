@@ -142,7 +142,8 @@ def check_names(
     if not spec.protocol:
         object.__setattr__(spec, "protocol", "subject" if is_own(spec.dataset) else info(spec.dataset).protocol)
     one_of(spec.protocol, known_protocols(), "protocol")
-    one_of(spec.objective, known_objectives(), "objective")
+    if spec.objective != "smoothing":  # the others bring PyTorch along
+        one_of(spec.objective, known_objectives(), "objective")
     one_of(spec.notebook, TEMPLATES, "notebook")
     for name in ("options", "settings"):
         value = getattr(spec, name)

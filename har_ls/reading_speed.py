@@ -49,7 +49,8 @@ def parse_sides(
     folder: str | Path,  # where archive and texts are written
     share: float = 1.0,  # of the published number of rows
 ) -> dict:  # name -> (function that prepares the work, its arguments)
-    "Write a generated PAMAP2, packed and unpacked, and say what there is to compare: parsers on the texts, and reading from both."
+    """Write a generated PAMAP2, packed and unpacked, and say what there is to compare: parsers on the texts, and
+    reading from both."""
     archive, texts = pamap2.tiny(Path(folder) / info("pamap2").archive, share=share), Path(folder) / "texts"
     with open_archive(archive, within="PAMAP2_Dataset.zip") as opened:
         for name in opened.names:

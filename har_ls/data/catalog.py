@@ -188,7 +188,7 @@ def _code(
 
 # %% ../../nbs/02_data/12_catalog.ipynb #687d6daf
 ARRAYS = ("x", "y", "subject", "span", "part", "posterior")
-FACTS = ("name", "rate", "channels", "units", "activities", "faults")
+FACTS = ("name", "rate", "channels", "units", "activities", "faults", "people")
 
 
 def _save(folder, windows):

@@ -36,6 +36,7 @@ class Recordings:
     span_labels: np.ndarray | None = None  # int64 `[N]`, label of each span
     span_posterior: np.ndarray | None = None  # float64 `[N, K]`, true class probabilities, where they are known
     faults: dict = field(default_factory=dict)  # what was skipped or repaired -> how many
+    people: dict = field(default_factory=dict)  # number of a person, as text -> name, where people have other names
     rows: pd.DataFrame | None = None  # rows in the source per subject (index) and activity; if None, those of `labels`
 
     def __post_init__(self):

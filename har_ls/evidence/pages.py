@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CODE_OR_MATH', 'LINK', 'WIDGET', 'STYLE', 'NOTEBOOKS', 'figure_html', 'show_figure', 'table_html', 'show_table',
-           'say', 'several', 'among', 'signed', 'listing', 'with_mathml', 'without_links', 'page']
+           'with_mathml', 'without_links', 'page']
 
-# %% ../../nbs/07_evidence/06_pages.ipynb #72d6640a
+# %% ../../nbs/07_evidence/06_pages.ipynb #353bafce
 import base64
 import html
 import io
@@ -17,11 +17,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
-from IPython.display import HTML, Markdown, display
+from IPython.display import HTML, display
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 
-# %% ../../nbs/07_evidence/06_pages.ipynb #f7e465fd
+# %% ../../nbs/07_evidence/06_pages.ipynb #338cf6e4
 def figure_html(
     figure,  # matplotlib Figure
     alt: str,  # what is to be seen, in words
@@ -42,15 +42,15 @@ def show_figure(
     figure,  # matplotlib Figure
     alt: str,  # what is to be seen, in words
     caption: str = "",  # below the figure
-    folded: str = "",  # if given, the figure is hidden behind these words until they are clicked
+    behind: str = "",  # if given, the figure is hidden behind these words until they are clicked
 ):
     "Display a figure with its alternative text, and close it."
     text = figure_html(figure, alt, caption)
     plt.close(figure)
-    display(HTML(_fold(text, folded)))
+    display(HTML(_hidden(text, behind)))
 
 
-def _fold(text, words):
+def _hidden(text, words):
     return f"<details><summary>{html.escape(words)}</summary>{text}</details>" if words else text
 
 
@@ -74,56 +74,12 @@ def show_table(
     frame: pd.DataFrame,  # of texts and numbers
     caption: str = "",  # above the table
     plain: bool = True,  # False: cells are HTML already
-    folded: str = "",  # if given, the table is hidden behind these words until they are clicked
+    behind: str = "",  # if given, the table is hidden behind these words until they are clicked
 ):
     "Display a table."
-    display(HTML(_fold(table_html(frame, caption, plain), folded)))
+    display(HTML(_hidden(table_html(frame, caption, plain), behind)))
 
-# %% ../../nbs/07_evidence/06_pages.ipynb #575e8cb7
-def say(
-    *sentences: str,  # Markdown; joined to one paragraph
-):
-    "Display sentences as a paragraph."
-    display(Markdown(" ".join(sentence for sentence in sentences if sentence)))
-
-
-def several(
-    n: int,  # how many
-    noun: str,  # singular
-    plural: str = "",  # if it is not noun + s
-) -> str:
-    "A number with its noun: `no cell`, `1 cell`, `3 cells`."
-    return f"{n} {noun}" if n == 1 else f"{n or 'no'} {plural or noun + 's'}"
-
-
-def among(
-    k: int,  # how many of them
-    n: int,  # of how many
-    noun: str = "cell",  # singular
-) -> str:
-    "Where something holds: `in none of 3 cells`, `in 2 of 3 cells`, `in both cells`, `in all 3 cells`, `in the only cell`, `not in the only cell`."
-    if n == 1:
-        return f"in the only {noun}" if k else f"not in the only {noun}"
-    return f"in both {noun}s" if k == n == 2 else f"in all {n} {noun}s" if k == n else f"in {k or 'none'} of {n} {noun}s"
-
-
-def signed(
-    x: float,
-    places: int,  # decimals
-) -> str:
-    "A number with its sign, a true minus: `+0.012`, `−0.012`."
-    return f"{x:+.{places}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def listing(
-    names,  # texts
-    nothing: str = "none",  # what to say if there are none
-) -> str:
-    "A list in words: `a`, `a and b`, `a, b and c`."
-    names = list(map(str, names))
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0] if names else nothing
-
-# %% ../../nbs/07_evidence/06_pages.ipynb #22504635
+# %% ../../nbs/07_evidence/06_pages.ipynb #6fc4a5ff
 CODE_OR_MATH = re.compile(r"(```.*?```|`[^`\n]*`)|\$\$(.+?)\$\$|\$([^\s$`](?:[^$`\n]*[^\s$`])?)\$(?!\d)", re.DOTALL)
 
 
@@ -137,17 +93,17 @@ def with_mathml(
 
     return CODE_OR_MATH.sub(replace, markdown)
 
-# %% ../../nbs/07_evidence/06_pages.ipynb #7b1d5e31
+# %% ../../nbs/07_evidence/06_pages.ipynb #8127720b
 LINK = re.compile(r"\[([^]\n]+)\]\(((?!\w+:)[^)#\s]+\.(?:ipynb|md))(?:#[^)\s]*)?\)")
 
 
 def without_links(
     markdown: str,  # source of a cell of a notebook in nbs/study
 ) -> str:
-    "The same Markdown with links to other pages as words: `[calibration](../../x.ipynb)` becomes ``calibration, `nbs/x.ipynb` ``."
+    "The same Markdown with links to other pages as words: `[calibration](../x.ipynb)` becomes ``calibration, `nbs/x.ipynb` ``."
     return LINK.sub(lambda found: f"{found[1]}, `{posixpath.normpath(f'nbs/study/{found[2]}')}`", markdown)
 
-# %% ../../nbs/07_evidence/06_pages.ipynb #54664842
+# %% ../../nbs/07_evidence/06_pages.ipynb #253f4cf1
 WIDGET = "application/vnd.jupyter.widget-view+json"  # progress bars: they need a script, and are over
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --paper: #fff; --soft: #5a5a5a; --line: #d5d5d5; --wash: #f4f5f7; --link: #0b5cad; }

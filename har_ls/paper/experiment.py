@@ -20,9 +20,8 @@ from ..runs import run as runs
 from ..core import HarLsError, one_of, whole_file
 from .projection import clusters, project, template_distances, triples
 from .temperature import scaled, sweep, with_and_without
-from ..evidence.figures import counts
+from ..evidence.results import comparable, counts
 from ..predictions import Predictions, load_predictions
-from ..evidence.results import comparable
 from ..runs.run import RunSpec
 from ..evidence.statistics import CELL, MARGINS, Claim, Part, effects, judge, leave_one_subject_out, margin_of
 
@@ -144,7 +143,7 @@ def analysed(
         return with_and_without(predictions, validation)
 
     temperature = pd.concat([both(test), both(validation)], ignore_index=True)
-    fitted = temperature[temperature.scaled & (temperature.split == "test")].temperature.to_numpy()
+    fitted = temperature[temperature.scaled & (temperature.part == "test")].temperature.to_numpy()
     return dict(
         clusters=pd.concat([pd.concat([cluster_numbers(p), identity_check(p)], axis=1) for p in parts.values()], ignore_index=True),
         clusters_subjects=leave_one_subject_out(test, cluster_numbers), temperature=temperature, temperature_subjects=leave_one_subject_out(test, both),
@@ -162,7 +161,7 @@ class Results:
     temperature: pd.DataFrame  # part, scaled, temperature, at_bound, accuracy, ece, nll; T from the validation part
     temperature_subjects: pd.DataFrame  # the test part with one person left out
     sweep: pd.DataFrame  # test part: temperature, accuracy, ece, nll
-    counts: pd.DataFrame  # test part: scaled, and what `har_ls.evidence.figures.counts` gives
+    counts: pd.DataFrame  # test part: scaled, and what `har_ls.evidence.results.counts` gives
     information: pd.DataFrame  # epoch, information, first, second (classes), watched (windows)
     distillation: pd.DataFrame  # model is the student; role, temperature, part, accuracy, ece, nll, gamma (of the targets learnt from)
     distillation_subjects: pd.DataFrame  # the test part with one person left out

@@ -254,7 +254,10 @@ def test_a_cache_that_cannot_be_written_or_read_is_named(tmp_path, cache, monkey
 
 def test_results_written_beside_own_tables_do_not_matter(tmp_path, cache):
     (tmp_path / "own").mkdir()
-    walk(1).to_csv(tmp_path / "own" / "a.csv", index=False)
+    t = np.arange(200) / 25
+    noise = np.random.default_rng(0).normal(size=200)
+    table = pd.DataFrame(dict(time=t, subject=1, activity=np.where(t < 4, "walk", "sit"), ax=noise))
+    table.to_csv(tmp_path / "own" / "a.csv", index=False)
     first = catalog.load(tmp_path / "own", time="time").fingerprint
     (tmp_path / "own" / "notes.txt").write_text("run 1")
     assert catalog.load(tmp_path / "own", time="time").fingerprint == first and len(list(cache.iterdir())) == 1
@@ -518,95 +521,3 @@ def test_known_copies_need_every_count_to_agree():
     assert not ok and "missing subjects 3" in note
     table, ok, note = dataset.compare(r, edition((1, 5), (4,) * 6, what="windows"))
     assert not ok and "unknown subjects 2" in note
-
-
-# Own recordings ---------------------------------------------------------------------------------------------------------
-
-
-def walk(person, seconds=8, rate=25.0):
-    t = np.arange(round(seconds * rate)) / rate
-    return pd.DataFrame(dict(
-        time=t, subject=person, activity=np.where(t < seconds / 2, "walk", "sit"), session=(t >= seconds / 4).astype(int),
-        ax=np.sin(t), ay=np.float32(person),
-    ))  # fmt: skip
-
-
-def test_own_formats_agree(tmp_path):
-    (tmp_path / "folder").mkdir()
-    for person in (3, 11):
-        walk(person).to_csv(tmp_path / "folder" / f"{person:02}.csv", index=False)
-    both = pd.concat([walk(3), walk(11)])
-    both.to_parquet(tmp_path / "one.parquet")
-    dates = pd.Timestamp("2024-05-01") + pd.to_timedelta(both.time, unit="s")
-    both.assign(time=dates).to_csv(tmp_path / "dates.csv", index=False)
-    results = [own.read(tmp_path / name, time="time", session="session") for name in ("folder", "one.parquet", "dates.csv")]
-    for r in results:
-        assert r.subject.tolist() == [3, 3, 11, 11] and r.activities == ("sit", "walk") and abs(r.rate - 25) < 1e-6
-        assert r.channels == ("ax", "ay") and [len(label) for label in r.labels] == [50, 150, 50, 150]
-        for a, b in zip(r.signals, results[0].signals):
-            np.testing.assert_allclose(a, b, rtol=1e-6)
-
-
-def test_own_settings_file_and_call(tmp_path):
-    walk(1).rename(columns=dict(subject="who", activity="what")).to_csv(tmp_path / "a.csv", index=False)
-    lines = ['subject = "who"', 'activity = "nothing"', "rate = 10", 'channels = ["ax"]', "[units]", 'ax = "g"']
-    (tmp_path / "har_ls.toml").write_text("\n".join(lines))
-    r = own.read(tmp_path, activity="what")
-    assert (r.channels, r.units, r.rate, r.activities) == (("ax",), ("g",), 10.0, ("sit", "walk"))
-    w = catalog.load(tmp_path, activity="what")
-    assert w.x.shape == (6 * 2, 1, 26) and w.name == tmp_path.name  # 2.56 s at 10 Hz
-    (tmp_path / "har_ls.toml").write_text('subject = "who"\nactivity = "what"\nrate = 20\n')
-    assert catalog.load(tmp_path).x.shape[2] == 51
-    (tmp_path / "har_ls.toml").write_text("subject = \n")
-    with pytest.raises(HarLsError, match="har_ls.toml: not a TOML file"):
-        own.read(tmp_path)
-
-
-def test_own_recordings_end_where_they_should(tmp_path):
-    t = walk(1)
-    t.loc[20, "activity"] = None
-    t.loc[40, "ax"] = np.nan
-    t.loc[60:, "time"] += 5
-    t.loc[80:, "time"] -= 100
-    t.to_csv(tmp_path / "a.csv", index=False)
-    r = own.read(tmp_path / "a.csv", time="time", channels=["ax", "ay"])
-    assert [len(label) for label in r.labels] == [20, 19, 19, 20, 120]
-    assert len(r.faults) == 4 and set(r.faults.values()) == {1}
-
-
-def test_own_windows_cross_no_file_person_or_session(tmp_path):
-    pd.concat([walk(1), walk(2)]).to_csv(tmp_path / "a.csv", index=False)
-    w = catalog.load(tmp_path / "a.csv", time="time", session="session", length=30, stride=10)
-    for x, subject, y in zip(w.x, w.subject, w.y):
-        assert (x[1] == subject).all() and len(set(np.sign(np.diff(x[0])))) <= 2 and y in (0, 1)
-    text = catalog.describe(tmp_path / "a.csv", time="time", session="session", length=30, stride=10)
-    assert "2 subjects" in text and "ax, ay" in text and "walk" in text and "share of test windows" in text
-
-
-@pytest.mark.parametrize(
-    "content, options, message",
-    [
-        ("subject,activity,ax\n1,a,0.5\n1,a,oops\n", {}, "a.csv, line 3, column 'ax': expected a number, found 'oops'"),
-        ("subject,activity,ax\n1,a,0.5\n1,a\n", {}, "a.csv.*Expected 3 columns, got 2"),
-        ("who,activity,ax\n1,a,0.5\n", {}, "no column 'subject'; it has who, activity, ax"),
-        ("subject,activity,note\n1,a,fine\n", {}, "no column of numbers is left"),
-        ("subject,activity,ax\n1,a,0.5\n", {}, "give the rate"),
-        ("subject,activity,ax\n,a,0.5\n", dict(rate=10), "a.csv, row 1: no subject"),
-        ("subject,activity,ax,t\n1,a,0.5,soon\n", dict(time="t"), "time column is string"),
-        ("", dict(rate=10), "a.csv: Empty CSV"),
-        ("subject,activity,ax\n1,,0.5\n", dict(rate=10), "no recording found"),
-    ],
-)
-def test_own_faults_are_named(tmp_path, content, options, message):
-    (tmp_path / "a.csv").write_text(content)
-    with pytest.raises(HarLsError, match=message):
-        own.read(tmp_path / "a.csv", **options)
-
-
-def test_own_folder_refusals(tmp_path):
-    with pytest.raises(HarLsError, match="expected a .csv or .parquet file"):
-        own.read(tmp_path)
-    walk(1).to_csv(tmp_path / "a.csv", index=False)
-    walk(2)[["subject", "activity", "ax"]].to_csv(tmp_path / "b.csv", index=False)
-    with pytest.raises(HarLsError, match="b.csv: channels ax differ from time, session, ax, ay"):
-        own.read(tmp_path, rate=25)

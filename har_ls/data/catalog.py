@@ -13,7 +13,7 @@ import json
 import math
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['DATASETS', 'ARRAYS', 'FACTS', 'info', 'data_root', 'find', 'whole_number', 'reader_options', 'read', 'fingerprint',
-           'cache_root', 'own_window', 'load', 'entries', 'list_datasets', 'check', 'fetch', 'unchanged', 'verify',
+           'cache_root', 'load', 'entries', 'list_datasets', 'check', 'fetch', 'unchanged', 'verify', 'understood',
            'describe']
 
 # %% ../../nbs/02_data/12_catalog.ipynb #6e9b191d
@@ -224,13 +224,7 @@ class _Plan:
     length: int | None
     stride: int | None
     read: Callable  # () -> Recordings
-
-
-def own_window(
-    rate: float,  # samples per second
-) -> tuple:  # length and stride in samples
-    "Window of own recordings by default: 2.56 s and half of it, as in UCI-HAR."
-    return max(2, round(2.56 * rate)), max(1, round(1.28 * rate))
+    beside: dict = field(default_factory=dict)  # what lies beside the source and was not read
 
 
 def _own_plan(name_or_path, length, stride, options):
@@ -240,15 +234,17 @@ def _own_plan(name_or_path, length, stride, options):
     source = Path(name_or_path).resolve()
     if not source.exists():
         raise HarLsError(f"{name_or_path}: neither a path that exists nor a dataset; datasets are {', '.join(DATASETS)}")
-    options = own.settings(source, **options)
-    return _Plan(source.stem, "own", own.tables(source), options, length, stride, lambda: own.read(source, **options))
+    options = own.settings(source, length=length, stride=stride, **options)
+    files, length, stride = own.tables(source), options["length"], options["stride"]
+    return _Plan(source.stem, "own", files, options, length, stride, lambda: own.read(source, **options), own.beside(source))
 
 
 def _plan(name_or_path, root, length, stride, options):
     "The plan for a dataset by name, or for own recordings by path."
-    name, length, stride = str(name_or_path), whole_number("length", length, 2), whole_number("stride", stride, 1)
+    name = str(name_or_path)
     if name not in DATASETS:
         return _own_plan(name_or_path, length, stride, options)
+    length, stride = whole_number("length", length, 2), whole_number("stride", stride, 1)
     dataset, options = info(name), reader_options(name, options)
     if length is None:
         if dataset.length is None and stride is not None:
@@ -277,16 +273,16 @@ def load(
     place = cache_root() / f"{plan.name}-{_digest(made_from)[:16]}"
     if not place.is_dir():
         recordings, length, stride = plan.read(), plan.length, plan.stride
-        if plan.reader == "own" and length is None:
-            length, step = own_window(recordings.rate)
-            stride = step if stride is None else stride
+        if plan.reader == "own":
+            length, stride = _module("own").window_size(recordings.rate, length, stride)
         windows = window(recordings, length, stride)
         try:
             with whole_folder(place) as aside:
                 _save(aside, windows)
         except OSError as error:
             raise HarLsError(f"{place}: could not write the cache ({error}); choose another folder with HAR_LS_CACHE") from error
-    return _open(place)
+    windows = _open(place)
+    return replace(windows, faults=windows.faults | plan.beside)
 
 # %% ../../nbs/02_data/12_catalog.ipynb #ef06797d
 def entries(
@@ -407,6 +403,20 @@ def verify(
     return table, ok
 
 # %% ../../nbs/02_data/12_catalog.ipynb #83b4d7b1
+def understood(
+    w: Windows,
+) -> list:  # sentences
+    "What was understood of a dataset, and what was left out of it, to be shown before anything is trained on it."
+    seconds = w.x.shape[2] / w.rate
+    channels = ", ".join(f"{c} ({u})" if u else c for c, u in zip(w.channels, w.units))
+    return [
+        f"{w.name}: {len(w)} windows of {w.x.shape[2]} samples ({seconds:.2f} s at {w.rate:.4g} Hz), {len(set(w.subject.tolist()))} subjects, "
+        f"{len(w.activities)} activities, {len(w.channels)} channels",
+        f"channels: {channels}",
+        *(f"{fault}: {count}" for fault, count in w.faults.items() if count),
+    ]
+
+
 def describe(
     name_or_path: str | Path,  # name of a dataset, or path of own recordings
     root: str | Path | None = None,  # where to look for archives
@@ -420,15 +430,11 @@ def describe(
     from har_ls.data.splits import PROTOCOLS, split
 
     w = load(name_or_path, root, length, stride, **options)
-    seconds = w.x.shape[2] / w.rate
-    counts = pd.crosstab(w.subject, w.y).reindex(columns=range(len(w.activities)), fill_value=0)
-    counts.columns, counts.index.name = list(w.activities), "subject"
-    channels = ", ".join(f"{c} ({u})" if u else c for c, u in zip(w.channels, w.units))
+    who = [w.person(number) for number in w.subject] if w.people else w.subject
+    counts = pd.crosstab(pd.Series(who, name="subject"), w.y).reindex(columns=range(len(w.activities)), fill_value=0)
+    counts.columns = list(w.activities)
     lines = [
-        f"{w.name}: {len(w)} windows of {w.x.shape[2]} samples ({seconds:.2f} s at {w.rate:.4g} Hz), {len(counts)} subjects, "
-        f"{len(w.activities)} activities, {len(w.channels)} channels",
-        f"channels: {channels}",
-        *(f"{fault}: {count}" for fault, count in w.faults.items() if count),
+        *understood(w),
         "", "windows per subject and activity:", counts.to_string(),
         "", "share of test windows that share samples, and a person, with the training part:",
     ]  # fmt: skip

@@ -120,7 +120,13 @@ def _fitted_values(test, validation, correct):
 
 FITTED = ("max_conf_temperature", "ece_temperature", "ece_temperature_spread", "nll_temperature", "brier_temperature", "covered_90", "set_size_90")
 
-# %% ../../nbs/05_metrics/06_people.ipynb #94153d10
+# %% ../../nbs/05_metrics/06_people.ipynb #8ec52843
+def _same_replicas(test, validation):
+    "Raise `HarLsError` unless two parts come from the same trainings."
+    if not (np.array_equal(test.alphas, validation.alphas) and np.array_equal(test.seeds, validation.seeds)):
+        raise HarLsError(f"the {test.part} and {validation.part} predictions hold different replicas: give two parts of the same trainings")
+
+
 def window_values(
     test: Predictions,  # the part to measure
     validation: Predictions | None = None,  # same replicas; fits the temperature and the conformal threshold
@@ -128,13 +134,13 @@ def window_values(
     """Name -> float64 `[R, N]`: what each window stands for in each measure. The mean over windows is the measure, and sums over some windows
     are their share of it, to first order in how often each window counts (influence function; Efron and Tibshirani 1993, chapter 21).
 
-    Plain means: `accuracy`, `max_conf`, `nll`, `brier`, `entropy`, `margin`, `logit_gap`, `overconfidence`, `feature_norm`, and with a validation part
-    `nll_temperature`, `brier_temperature`, `max_conf_temperature`, `covered_90`, `set_size_90` (NaN without). `nll_of_wrong` and `max_conf_of_wrong` are those of the wrong
-    windows and 0 for the right ones. Signs of bins held fixed: `ece`, `ece_classwise`, `ece_temperature`, `ece_true` (NaN without posterior), and the same with soft
-    signs, for the spread over people only: `ece_spread`, `ece_temperature_spread`, `ece_true_spread`. Linearised: `f1_macro`, `balanced_accuracy`,
-    `aurc`, `intra`, `inter`, `separability`. Raises `HarLsError` on NaN, and if the parts hold different replicas."""
-    if validation is not None and not (np.array_equal(test.alphas, validation.alphas) and np.array_equal(test.seeds, validation.seeds)):
-        raise HarLsError(f"the {test.part} and {validation.part} predictions hold different replicas: give two parts of the same trainings")
+    Plain means: `accuracy`, `max_conf`, `nll`, `brier`, `entropy`, `margin`, `logit_gap`, `overconfidence`, `feature_norm`, and with a
+    validation part `nll_temperature`, `brier_temperature`, `max_conf_temperature`, `covered_90`, `set_size_90` (NaN without). `nll_of_wrong` and
+    `max_conf_of_wrong` are those of the wrong windows and 0 for the right ones. Signs of bins held fixed: `ece`, `ece_classwise`,
+    `ece_temperature`, `ece_true` (NaN without posterior), and with soft signs, for the spread over people only: `ece_spread`,
+    `ece_temperature_spread`, `ece_true_spread`. Linearised: `f1_macro`, `balanced_accuracy`, `aurc`, `intra`, `inter`, `separability`. Raises `HarLsError` on NaN, and if the parts hold different replicas."""
+    if validation is not None:
+        _same_replicas(test, validation)
     values = confidence.per_window(test)
     correct = values.pop("correct")
     sure, decided, nan = values["max_conf"], classification.predicted_class(test), np.full(correct.shape, np.nan)
@@ -161,9 +167,11 @@ def person_sums(
     test: Predictions,  # the part to measure
     validation: Predictions | None = None,  # same replicas; as for `window_values`
 ) -> pd.DataFrame:
-    """One row per replica and person: alpha, seed, part, subject, n (windows), then the sum over the person's windows of each of `window_values`, float32.
+    """One row per replica and person: alpha, seed, part, subject, n (windows), then the sum over the person's windows of each of
+    `window_values`, float32.
 
-    `table[name].sum() / table.n.sum()` of one replica is the measure (but for `..._spread`); `table[name] / table.n` are the people's values."""
+    `table[name].sum() / table.n.sum()` of one replica is the measure (but for `..._spread`); `table[name] / table.n`
+    are the people's values."""
     subjects, which = np.unique(test.subject, return_inverse=True)
     replicas, people = len(test.alphas), len(subjects)
     frame = pd.DataFrame({
@@ -200,7 +208,8 @@ def person_bins(
 def person_classes(
     test: Predictions,  # the part to measure
 ) -> pd.DataFrame:
-    "One row per replica, person, true class and predicted class that occur together: alpha, seed, part, subject, label, predicted, n (windows)."
+    """One row per replica, person, true class and predicted class that occur together: alpha, seed, part, subject, label, predicted,
+    n (windows)."""
     decided, windows = classification.predicted_class(test), len(test.y)
     frame = pd.DataFrame({
         "alpha": np.repeat(test.alphas, windows), "seed": np.repeat(test.seeds, windows), "part": test.part, "subject": np.tile(test.subject, len(decided)),

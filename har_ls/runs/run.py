@@ -111,7 +111,7 @@ def number(spec, name: str, kind, allowed: bool, expected: str):
         raise HarLsError(f"{name} = {value!r}: expected {expected}")
 
 # %% ../../nbs/06_runs/00_run.ipynb #f767fbf3
-UPSTREAM = ("loss", "predictions.py", "training.py", "data", "models", "metrics", "paper")  # within the package
+UPSTREAM = ("loss", "predictions.py", "recipes.py", "training.py", "data", "models", "metrics", "paper")  # within the package
 
 
 def code_without_words(

@@ -224,13 +224,13 @@ def own_recordings(
 
 
 def dataset_lines(
-    table,  # from `list_datasets`
+    entries: list,  # from `entries` of the catalogue
 ) -> str:
     "The datasets as paragraphs, which fit a terminal better than a row of ten columns."
+    line = "{name}: {subjects} subjects, {activities} activities, {channels} channels at {rate:g} Hz; usual split: {protocol}\n"
+    more = (("archive", "found"), ("licence", "licence"), ("cite", "citation"))
     return "\n\n".join(
-        f"{d.Index}: {d.subjects} subjects, {d.activities} activities, {d.channels} channels at {d.rate:g} Hz; usual split: {d.protocol}\n"
-        + "\n".join(f"  {name:9}{value}" for name, value in (("archive", d.found), ("licence", d.licence), ("cite", d.citation)) if value)
-        for d in table.itertuples()
+        line.format(**d) + "\n".join(f"  {word:9}{d[name]}" for word, name in more if d[name]) for d in entries
     )
 
 
@@ -248,7 +248,7 @@ def do_data(args):
     from har_ls.data import catalog
 
     if args.action == "list":
-        print(as_typed(dataset_lines(catalog.list_datasets(args.data))))
+        print(as_typed(dataset_lines(catalog.entries(args.data))))
         return 0
     if not args.name:
         raise HarLsError(f"har-ls data {args.action}: name a dataset, one of {', '.join(catalog.DATASETS)}")

@@ -83,11 +83,9 @@ def known_models() -> list:
 
 def known_objectives() -> list:
     "Names of what training can minimise: smoothing, and the objectives that stand beside it."
-    try:
-        from har_ls.loss.objectives import OBJECTIVES
-    except ModuleNotFoundError:
-        return ["smoothing"]
-    return list(dict.fromkeys(["smoothing", *OBJECTIVES]))
+    from har_ls.loss.objectives import OBJECTIVES
+
+    return ["smoothing", *OBJECTIVES]
 
 
 def known_protocols() -> tuple:
@@ -142,8 +140,7 @@ def check_names(
     if not spec.protocol:
         object.__setattr__(spec, "protocol", "subject" if is_own(spec.dataset) else info(spec.dataset).protocol)
     one_of(spec.protocol, known_protocols(), "protocol")
-    if spec.objective != "smoothing":  # the others bring PyTorch along
-        one_of(spec.objective, known_objectives(), "objective")
+    one_of(spec.objective, known_objectives(), "objective")
     one_of(spec.notebook, TEMPLATES, "notebook")
     for name in ("options", "settings"):
         value = getattr(spec, name)

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from har_ls import cli
 from har_ls.core import HarLsError
 from har_ls.data import catalog, own
 
@@ -272,7 +273,7 @@ def test_the_stated_rate_has_to_be_that_of_the_time(tmp_path):
     assert own.read(tmp_path, rate=25).rate == own.read(tmp_path, rate=25, ignore=["time"]).rate == 25
     assert own.read(tmp_path, rate=50, ignore=["time"]).rate == 50
     refused(tmp_path, "give the rate", ignore=["time"])
-    refused(saved(tmp_path / "b", plain(1).rename(columns=dict(time="when")).assign(when="2024-05-01 12:00")), "is it 'when'")
+    refused(saved(tmp_path / "b", plain(1).rename(columns=dict(time="stamp")).assign(stamp="2024-05-01 12:00")), "is it 'stamp'")
 
 
 def test_lost_samples_hardly_move_the_rate(tmp_path):
@@ -404,6 +405,20 @@ def test_people_and_activities_left_out_are_named_with_their_rows(tmp_path):
     assert "rows of person Carl, left out: no stretch of 64 samples: 30" in words
     assert "rows of activity jump, left out: no stretch of 64 samples: 11" in words and "channels: ax, ay" in words
     assert "Anna" in catalog.describe(tmp_path)
+
+
+@pytest.mark.parametrize("command", [["run", "resnet1d"], ["advise"]])
+def test_what_is_left_out_is_said_before_anything_is_trained(tmp_path, monkeypatch, capsys, command):
+    path = saved(tmp_path / "own", plain("Anna"), plain("Bela").assign(ay=np.nan))
+
+    def train(*_, **__):
+        raise HarLsError("it would train now")
+
+    monkeypatch.setattr("har_ls.runs.execution.run", train)
+    monkeypatch.setattr("har_ls.evidence.advise.advise", train)
+    assert cli.main([command[0], str(path), *command[1:], "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "rows of person Bela, left out" in said.out and "channels: ax, ay" in said.out and "it would train now" in said.err
 
 
 def test_a_table_that_lacks_a_column_is_named(tmp_path):

@@ -405,9 +405,8 @@ def not_a_number(
             f"{path}: column {name!r} holds {column.type}; expected a number in each row. If it is no signal, "
             "put it into ignore"
         )
-    for row, text in enumerate(column.to_pylist()):
-        if text is not None and numbers(pa.chunked_array([[text]])) is None:
-            break
+    filled = ((row, text) for row, text in enumerate(column.to_pylist()) if text is not None)
+    row, text = next((row, text) for row, text in filled if numbers(pa.chunked_array([[text]])) is None)
     hint = "; write decimal points" if re.search(r"\d,\d|^,\d", text) else ""
     return HarLsError(
         f"{path}, {place(path, row)}, column {name!r}: expected a number, found {text!r}{hint}. If it is no "

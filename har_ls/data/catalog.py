@@ -434,8 +434,8 @@ def describe(
     counts.columns, counts.index.name = list(w.activities), "subject"
     channels = ", ".join(f"{c} ({u})" if u else c for c, u in zip(w.channels, w.units))
     lines = [
-        f"{w.name}: {len(w)} windows of {w.x.shape[2]} samples ({seconds:.2f} s at {w.rate:.4g} Hz), {len(counts)} subjects, "
-        f"{len(w.activities)} activities, {len(w.channels)} channels",
+        f"{w.name}: {len(w)} windows of {w.x.shape[2]} samples ({seconds:.2f} s at {w.rate:.4g} Hz), "
+        f"{len(counts)} subjects, {len(w.activities)} activities, {len(w.channels)} channels",
         f"channels: {channels}",
         *(f"{fault}: {count}" for fault, count in w.faults.items() if count),
         "", "windows per subject and activity:", counts.to_string(),

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['LONG', 'CANDIDATES', 'WATCHED', 'KEY', 'trial', 'search', 'outcomes']
 
-# %% ../nbs/04_training/03_search.ipynb #3abb8804
+# %% ../nbs/04_training/03_search.ipynb #1f47f83e
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,22 +19,24 @@ from .data.windows import Windows
 from .recipes import Recipe
 from .training import accuracy_and_nll, outputs, train
 
-# %% ../nbs/04_training/03_search.ipynb #52a33415
+# %% ../nbs/04_training/03_search.ipynb #0fc78e5b
 LONG = dict(patch=16, stride=8)
 CANDIDATES = {
     "resnet1d": {
         "base": Recipe(),
         "batch 128": Recipe(batch_size=128, lr=4e-3),
+        "20 epochs": Recipe(epochs=20),
         "noise": Recipe(jitter=0.1, scaling=0.1),
     },
     "moderntcn": {
         "base": Recipe(),
         "patch 16": Recipe(options=LONG),
-        "patch 16, stride 16": Recipe(options=dict(patch=16, stride=16)),
+        "patch 16, 20 epochs": Recipe(epochs=20, options=LONG),
+        "patch 16, 40 epochs": Recipe(epochs=40, options=LONG),
     },
 }
 
-# %% ../nbs/04_training/03_search.ipynb #1b509fd6
+# %% ../nbs/04_training/03_search.ipynb #2adc1908
 WATCHED = 1000  # training windows looked at after every epoch
 
 
@@ -46,7 +49,7 @@ def trial(
     protocol: str = "subject",  # how validation people are chosen
     fold: int = 0,  # whose test part is left alone
     max_windows: int | None = None,  # at most so many windows in each part; None: all
-) -> pd.DataFrame:  # a row per epoch: epoch, loss, validation_accuracy, validation_nll, train_accuracy, seconds
+) -> pd.DataFrame:  # a row per epoch: epoch, loss, accuracy and NLL in validation and training; seconds of the processor for the whole trial
     "Train once and look at validation people and training windows after every epoch. The test part is not read."
     parts = split(windows, protocol, fold=fold, max_windows=max_windows)
     x, y, *_ = parts.part("train")
@@ -59,8 +62,9 @@ def trial(
             values[f"{part}_accuracy"], values[f"{part}_nll"] = accuracy_and_nll(outputs(trained, x)[0], y)
         return values
 
-    training = train(model, parts, alpha, seed, recipe, progress=False, parts=(), watch=watch)
-    return training.history.assign(seconds=training.seconds * training.history["epoch"] / recipe.epochs)
+    start = time.process_time()
+    history = train(model, parts, alpha, seed, recipe, progress=False, parts=(), watch=watch).history
+    return history.assign(seconds=time.process_time() - start, training_windows=len(y))
 
 # %% ../nbs/04_training/03_search.ipynb #882eaac0
 KEY = ["model", "dataset", "recipe", "alpha", "seed"]

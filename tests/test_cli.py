@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from har_ls import cli
-from har_ls.runs import run as runs
+from har_ls.runs import folder as runs
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--seeds", "1", "--epochs", "1", "--max-windows", "60"]

@@ -16,10 +16,12 @@ import pandas as pd
 import psutil
 import pytest
 
-from har_ls.runs import run as runs
-from har_ls.runs import study
 from har_ls.core import HarLsError
-from har_ls.runs.run import RunSpec
+from har_ls.runs import folder as runs
+from har_ls.runs import grid as study
+from har_ls.runs.cluster import execute
+from har_ls.runs.identity import data_facts
+from har_ls.runs.spec import RunSpec
 
 ROOT = Path(__file__).parent.parent
 MAIN = "from har_ls.cli import main; raise SystemExit(main())"
@@ -223,7 +225,7 @@ def test_a_read_only_folder(tmp_path):
 def test_a_failing_run_does_not_stop_the_others(tmp_path):
     good = study.plan([RunSpec("synthetic", "resnet1d", seeds=1, epochs=1, max_windows=60)], tmp_path)
     bad = study.plan([RunSpec("synthetic", "resnet1d", seeds=1, epochs=1, max_windows=1)], tmp_path)
-    outcome = study.execute([*bad, *good], tmp_path, workers=1)
+    outcome = execute([*bad, *good], tmp_path, workers=1)
     assert outcome.done == [good[0].name] and list(outcome.failed) == [bad[0].name]
     assert "training part" in outcome.failed[bad[0].name] and (tmp_path / "failed" / bad[0].name / "run.ipynb").is_file()
     states = {item.state for item in study.plan([good[0].spec, bad[0].spec], tmp_path)}
@@ -249,7 +251,7 @@ def test_grid_specs():
     assert len(specs) == 2 * 2 * 2 * 3 and notes == ["synthetic has no official split: left out"]
     assert len({json.dumps(spec.as_json()) for spec in specs}) == len(specs)
     loo, _ = study.grid_specs(study.Grid(("synthetic",), ("resnet1d",), (0.0,), ("subject",), folds="all", of_folds="loo"))
-    assert len(loo) == study.data_facts("synthetic", None, "{}").subjects
+    assert len(loo) == data_facts("synthetic", None, "{}").subjects
     with pytest.raises(HarLsError, match="fold = 3"):
         study.grid_specs(study.Grid(("synthetic",), ("resnet1d",), folds=(3,), of_folds=3))
     with pytest.raises(HarLsError, match="unknown dataset"):

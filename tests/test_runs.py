@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from har_ls.core import HarLsError
 from har_ls.data.catalog import DATASETS, load
 from har_ls.data.splits import split
+from har_ls.evidence import publishing
 from har_ls.predictions import load_predictions
-from har_ls.runs import execution, folder as runs, identity
+from har_ls.runs import execution, grid, identity, ledger
+from har_ls.runs import folder as runs
 from har_ls.runs.identity import Identity, study_notebook
 from har_ls.runs.spec import RunSpec, identity_fields
 
@@ -331,7 +333,7 @@ def test_a_read_only_folder_is_refused_at_once(tmp_path):
 
 def test_a_full_disk_is_told_from_a_failing_run(tmp_path, monkeypatch):
     """The notebook meets the fault of a full disk: the error that the operating system gives."""
-    cells = [nbformat.v4.new_code_cell("x = 1", metadata=dict(tags=["parameters"])), nbformat.v4.new_code_cell("import errno, os"),
+    cells = [nbformat.v4.new_code_cell("x = 1", metadata=dict(tags=["parameters"])), nbformat.v4.new_code_cell("import errno, os", metadata=dict(tags=["compute"])),
              nbformat.v4.new_code_cell("raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))")]
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")))
     nbformat.write(notebook, tmp_path / "run.ipynb")
@@ -377,6 +379,148 @@ def test_other_tools_read_the_tables(finished):
     ours = runs.load(finished.parent).groupby(["alpha", "part"])["accuracy"].mean()
     theirs = {(alpha, part): mean for alpha, part, mean in rows.fetchall()}
     assert theirs == pytest.approx(ours.to_dict())
+
+
+@pytest.mark.parametrize("wrong, words", [
+    (dict(epoch=1), "unknown parameter 'epoch': did you mean epochs"), (dict(seed=7), "unknown parameter 'seed': did you mean seeds"),
+    (dict(dataset="my.csv"), "own recordings are named './my.csv'"),
+])
+def test_parameters_that_do_not_exist_are_refused_before_training(tmp_path, wrong, words):
+    import papermill
+
+    import har_ls.runs.kernel  # noqa: F401, registers the engine
+
+    with pytest.raises(papermill.PapermillExecutionError) as error:
+        papermill.execute_notebook(study_notebook("run"), tmp_path / "out.ipynb", wrong, engine_name="har_ls", folder=str(tmp_path), progress_bar=False)
+    assert words in str(error.value) and not (tmp_path / "runs").exists()
+
+
+def test_measures_are_made_again_where_their_code_changed(finished, tmp_path, monkeypatch):
+    import shutil
+
+    from har_ls.metrics import table as measures
+
+    shutil.copytree(finished, tmp_path / finished.name)
+    place, before = tmp_path / finished.name, pd.read_parquet(finished / "metrics.parquet")
+    assert not runs.measure_again(place)
+    monkeypatch.setattr(runs, "measures_digest", lambda: "another definition")
+    monkeypatch.setattr(measures, "measure", lambda *parts, old=measures.measure: old(*parts).assign(ece=0.5))
+    assert runs.measure_again(place) and not runs.measure_again(place)
+    after = pd.read_parquet(place / "metrics.parquet")
+    assert (after["ece"] == 0.5).all()
+    pd.testing.assert_frame_equal(after.drop(columns="ece"), before.drop(columns="ece"), check_like=True)  # training accuracy and leaks included
+    about = json.loads((place / "spec.json").read_text())
+    assert about["measures"] == "another definition" and about["name"] == finished.name
+
+
+@pytest.fixture(scope="module")
+def two_strengths(finished):
+    "A folder with a run without smoothing and one with it."
+    execution.run(RunSpec("synthetic", "resnet1d", 0.0, **TINY), finished.parent)
+    return finished.parent
+
+
+def tables(ledger):
+    return {file.relative_to(ledger).as_posix(): file.read_bytes() for file in sorted(Path(ledger).rglob("*.parquet"))}
+
+
+def test_publishing_twice_is_publishing_once_and_order_does_not_matter(two_strengths, tmp_path):
+    added = publishing.publish(two_strengths, tmp_path / "both")
+    assert len(added) == 2 and publishing.publish(two_strengths, tmp_path / "both") == []
+    for name in sorted(added, reverse=True):
+        publishing.publish(two_strengths / name, tmp_path / "one by one")
+    assert tables(tmp_path / "both") == tables(tmp_path / "one by one")
+    assert ledger.published_names(tmp_path / "both") == set(added)
+
+
+def test_publishing_that_is_killed_midway_loses_nothing(two_strengths, tmp_path, monkeypatch):
+    first, second = sorted(path.name for path in runs.run_folders(two_strengths))
+    publishing.publish(two_strengths / first, tmp_path)
+    kept = {name: ledger.read_table(tmp_path, name) for name in ("metrics", "people", "classes")}
+    whole = tmp_path.with_name("whole")
+    publishing.publish(two_strengths, whole)
+    write = ledger.write_grouped
+    for written in range(9):
+        calls = iter(range(99))
+
+        def dies(*args, **more):
+            if next(calls) == written:
+                raise KeyboardInterrupt
+            write(*args, **more)
+
+        monkeypatch.setattr(ledger, "write_grouped", dies)
+        with pytest.raises(KeyboardInterrupt):
+            publishing.publish(two_strengths, tmp_path)
+        assert ledger.published_names(tmp_path) == {first}
+        for name, table in kept.items():
+            pd.testing.assert_frame_equal(ledger.read_table(tmp_path, name), table)
+    monkeypatch.setattr(ledger, "write_grouped", write)
+    assert publishing.publish(two_strengths, tmp_path) == [second]
+    assert tables(tmp_path) == tables(whole)
+
+
+def changed(place, **fields):
+    "Another run in a folder, as if it had been made with other data, code or people."
+    about = json.loads((place / "spec.json").read_text())
+    about.update(fields)
+    about["spec"]["alpha"] = 0.2
+    about["name"] = Identity(RunSpec(**about["spec"]), **{key: about[key] for key in ("data", "division", "scaling", "recipe", "code")}).name
+    (place / "spec.json").write_text(json.dumps(about))
+    table = pd.read_parquet(place / "metrics.parquet").assign(run=about["name"], alpha=0.2)
+    table.to_parquet(place / "metrics.parquet", index=False)
+    return place.rename(place.with_name(about["name"]))
+
+
+@pytest.mark.parametrize("fields", [dict(data="0" * 64), dict(code="0" * 16), dict(division="0" * 16),
+                                    dict(people={"train": [], "validation": [], "test": ["1", "2"]})])
+def test_runs_that_do_not_belong_together_are_refused_by_name(two_strengths, finished, tmp_path, fields):
+    import shutil
+
+    published = publishing.publish(two_strengths, tmp_path / "ledger")
+    shutil.copytree(finished, tmp_path / "runs" / finished.name)
+    other = changed(tmp_path / "runs" / finished.name, **fields)
+    before = tables(tmp_path / "ledger")
+    with pytest.raises(HarLsError, match="do not belong together") as error:
+        publishing.publish(tmp_path / "runs", tmp_path / "ledger")
+    assert other.name in str(error.value) and any(name in str(error.value) for name in published)
+    assert tables(tmp_path / "ledger") == before
+    publishing.publish(tmp_path / "runs", tmp_path / "ledger", replace=True)
+    assert ledger.published_names(tmp_path / "ledger") == {other.name}
+
+
+def test_measures_that_were_made_again_replace_the_published_ones(two_strengths, tmp_path, monkeypatch):
+    import shutil
+
+    shutil.copytree(two_strengths, tmp_path / "runs")
+    added = publishing.publish(tmp_path / "runs", tmp_path / "ledger")
+    place = next(path for path in runs.run_folders(tmp_path / "runs") if path.name == added[0])
+    about = json.loads((place / "spec.json").read_text())
+    (place / "spec.json").write_text(json.dumps({**about, "measures": "older code"}))
+    pd.read_parquet(place / "metrics.parquet").assign(ece=0.5).to_parquet(place / "metrics.parquet", index=False)
+    assert publishing.publish(tmp_path / "runs", tmp_path / "ledger") == added[:1] == publishing.old_measures(tmp_path / "ledger")
+    assert runs.measure_again(place) and publishing.publish(tmp_path / "runs", tmp_path / "ledger") == added[:1]
+    assert publishing.old_measures(tmp_path / "ledger") == []
+    pd.testing.assert_frame_equal(
+        ledger.read_table(tmp_path / "ledger", "metrics").query("run == @added[0]")[["seed", "part", "ece"]].reset_index(drop=True),
+        pd.read_parquet(two_strengths / added[0] / "metrics.parquet")[["seed", "part", "ece"]],
+    )
+
+
+def test_published_logits_give_the_published_measures(two_strengths, tmp_path):
+    publishing.publish(two_strengths, tmp_path)
+    again = publishing.from_logits(publishing.read_logits(tmp_path, "synthetic"))
+    both = again.merge(ledger.read_table(tmp_path, "metrics"), on=["run", "part", "alpha", "seed"], suffixes=("", "_published"))
+    assert len(both) == len(again) == 2 * (2 + 1)
+    assert (both["accuracy"] == both["accuracy_published"]).all()
+    np.testing.assert_allclose(both["nll"], both["nll_published"], rtol=2**-8)
+    np.testing.assert_allclose(both["ece"], both["ece_published"], atol=2**-7)
+
+
+def test_a_published_run_is_done(two_strengths, tmp_path):
+    publishing.publish(two_strengths, tmp_path)
+    specs = [RunSpec("synthetic", "resnet1d", alpha, **TINY) for alpha in (0.0, 0.1, 0.2)]
+    planned = grid.plan(specs, tmp_path / "another machine", published=ledger.published_names(tmp_path))
+    assert sorted((item.spec.alpha, item.state) for item in planned) == [(0.0, "published"), (0.1, "published"), (0.2, "missing")]
 
 
 def test_plain_papermill(tmp_path):

@@ -326,15 +326,16 @@ def _batch(workers):
     """Wall seconds, training and measuring seconds, and number of runs, of the quick grid with every dataset at hand.
     On synthetic data alone that grid takes half a minute; then it gets six strengths and five seeds, so that it is
     long enough to say something about a study."""
-    from har_ls.runs import run as runs
-    from har_ls.runs import study
+    from har_ls.runs.folder import specs
+    from har_ls.runs.cluster import execute
+    from har_ls.runs.grid import PROFILES, found, grid_specs, make_grid, plan
 
-    datasets = tuple(study.found())
-    longer = dict(alphas=study.PROFILES["full"]["alphas"], seeds=5) if datasets == ("synthetic",) else {}
-    grid = study.make_grid("quick", datasets=datasets, **longer)
+    datasets = tuple(found())
+    longer = dict(alphas=(0.0, 0.01, 0.02, 0.05, 0.1, 0.2), seeds=5) if datasets == ("synthetic",) else {}
+    grid = make_grid("quick", datasets=datasets, **longer)
     with tempfile.TemporaryDirectory() as folder:
-        planned = study.plan(study.grid_specs(grid)[0], folder)
-        wall = _wall(lambda: study.execute(planned, folder, workers=workers))
+        planned = plan(grid_specs(grid)[0], folder)
+        wall = _wall(lambda: execute(planned, folder, workers=workers))
         table = runs.specs(folder)
     if len(table) < len(planned):
         raise HarLsError(f"{len(planned) - len(table)} of {len(planned)} runs failed: see what har-ls study says")
@@ -344,7 +345,7 @@ def _batch(workers):
 def study_overhead(name: str) -> dict:
     """Training and measuring time per worker against the wall time of the quick grid with every dataset at hand: what
     kernels, imports and files cost."""
-    from har_ls.runs.study import core_count
+    from har_ls.runs.cluster import core_count
 
     workers = min(2, core_count())
     wall, work, runs = _batch(workers)

@@ -471,7 +471,7 @@ def report(
     out: str | Path,  # folder to write to
 ) -> tuple:
     "Execute the answer on these results: paths of `answer.ipynb` and `answer.html` in `out`. Raises `HarLsError` if that fails."
-    from har_ls.runs import study
+    from har_ls.evidence.render import render
 
-    html = study.render("answer", out, dict(runs=str(Path(runs_folder).absolute())))
+    html = render("answer", out, dict(runs=str(Path(runs_folder).absolute())))
     return html.with_suffix(".ipynb"), html

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..runs import run as runs
+from ..runs import folder as runs
+from ..runs.identity import identity_of, study_notebook
 from ..core import HarLsError, whole_file
 from ..data.catalog import DATASETS, find, info, verify
 from ..metrics import calibration, classification, confidence, geometry
@@ -125,7 +126,7 @@ def dataset_label(
 
 
 def comparable(
-    about: pd.DataFrame,  # from `har_ls.runs.run.specs`
+    about: pd.DataFrame,  # from `har_ls.runs.folder.specs`
 ) -> pd.DataFrame:
     "The runs that belong together: in every cell only those with the settings, data and code of the run finished last. Adds the column label."
     about = about[about["latest"]].copy()
@@ -228,7 +229,7 @@ def copies(
 # %% ../../nbs/07_evidence/03_results.ipynb #695cf7be
 def original() -> pd.DataFrame:
     "The tables of the original single-run study: dataset, model, alpha and its ten measures; 16 rows."
-    return pd.read_csv(runs.study_notebook("run").parent / "results" / ORIGINAL)
+    return pd.read_csv(study_notebook("run").parent / "results" / ORIGINAL)
 
 # %% ../../nbs/07_evidence/03_results.ipynb #66d0a345
 def digits(
@@ -239,7 +240,7 @@ def digits(
 
 
 def summary(
-    table: pd.DataFrame,  # one row per training, from `har_ls.runs.run.load` or `Results.metrics`
+    table: pd.DataFrame,  # one row per training, from `har_ls.runs.folder.load` or `Results.metrics`
     measures: tuple = MAIN,  # names; those that the table lacks are left out
     part: str = "test",  # part of the data
 ) -> pd.DataFrame:

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MAIN', 'KEPT', 'ORIGINAL', 'COPIES', 'KEY', 'TABLES', 'MADE_LATER', 'BINS', 'TRAINED', 'Results', 'counts', 'coarser',
-           'confusion', 'main_measures', 'features_on_a_plane', 'dataset_label', 'comparable', 'collect', 'publish',
-           'copies', 'original', 'digits', 'summary', 'training_accuracy']
+           'main_measures', 'features_on_a_plane', 'dataset_label', 'comparable', 'collect', 'publish', 'copies',
+           'original', 'digits', 'summary', 'training_accuracy']
 
-# %% ../../nbs/07_evidence/03_results.ipynb #25b97fe4
+# %% ../../nbs/07_evidence/03_results.ipynb #aaf30a46
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,10 +20,11 @@ from ..runs import run as runs
 from ..core import HarLsError, whole_file
 from ..data.catalog import DATASETS, find, info, verify
 from ..metrics import calibration, classification, confidence, geometry
+from ..metrics.people import person_classes, person_sums
 from ..predictions import Predictions, load_predictions
 from .statistics import CELL, leave_one_subject_out
 
-# %% ../../nbs/07_evidence/03_results.ipynb #80cb4f2e
+# %% ../../nbs/07_evidence/03_results.ipynb #189b5bcc
 MAIN = ("accuracy", "f1_macro", "nll", "ece", "max_conf", "entropy", "margin", "intra", "inter", "separability")  # of the original study
 KEPT = (*MAIN, "brier", "overconfidence", "ece_true")  # also with one subject left out; ece_true where posteriors are exact
 ORIGINAL = "original_study.csv"  # the tables of the original single-run study
@@ -40,11 +41,14 @@ class Results:
     counts: pd.DataFrame  # `KEY`, and what `counts` gives, for the test part
     points: pd.DataFrame  # `KEY`, x, y, label
     runs: pd.DataFrame  # one row per run: name, spec, data, code, versions, hardware, seconds
-    classes: pd.DataFrame  # `KEY`, and what `confusion` gives, for the test part
+    people: pd.DataFrame  # `KEY`, and what `har_ls.metrics.people.person_sums` gives, for the test part
+    classes: pd.DataFrame  # `KEY`, and what `har_ls.metrics.people.person_classes` gives, for the test part
 
 
 TABLES = tuple(field.name for field in fields(Results))
-MADE_LATER = {"classes": (*KEY, "true", "predicted", "n")}  # tables that older published results lack, with their columns
+MADE_LATER = {  # tables that older published results lack, with their first columns
+    "people": (*KEY, "part", "subject", "n"), "classes": (*KEY, "part", "subject", "label", "predicted", "n"),
+}
 
 # %% ../../nbs/07_evidence/03_results.ipynb #57a89fb1
 BINS = 30  # of equal width; two together are one of the 15 bins of the ECE
@@ -77,18 +81,6 @@ def coarser(
     keys = [name for name in table if name not in ("low", "high", "n", "total", "right")]
     return table.assign(bin=table.bin // by).groupby(keys, as_index=False, sort=False).agg(
         low=("low", "min"), high=("high", "max"), n=("n", "sum"), total=("total", "sum"), right=("right", "sum"))
-
-# %% ../../nbs/07_evidence/03_results.ipynb #94fddabe
-def confusion(
-    predictions: Predictions,  # of one part
-) -> pd.DataFrame:
-    "Windows by true and predicted class: alpha, seed, true, predicted, n; pairs that do not occur are left out."
-    said, classes, tables = classification.predicted_class(predictions), predictions.logits.shape[-1], []
-    for r, (alpha, seed) in enumerate(zip(predictions.alphas, predictions.seeds)):
-        n = np.bincount(predictions.y * classes + said[r], minlength=classes**2)
-        pairs = np.flatnonzero(n)
-        tables.append(pd.DataFrame(dict(alpha=alpha, seed=seed, true=pairs // classes, predicted=pairs % classes, n=n[pairs])))
-    return pd.concat(tables, ignore_index=True)
 
 # %% ../../nbs/07_evidence/03_results.ipynb #0fb61c1f
 def main_measures(
@@ -173,34 +165,35 @@ def _metrics(folder, about):
     key = [*KEY, "part"]
     return metrics.loc[order.sort_values(kind="stable").index].drop_duplicates(key, keep="last").sort_values(key, ignore_index=True)
 
-# %% ../../nbs/07_evidence/03_results.ipynb #4b74f54c
+# %% ../../nbs/07_evidence/03_results.ipynb #e2dae46c
 def _from_predictions(about, metrics, pictured):
     "The tables that are made from the predictions of the test part."
-    subjects, counted, pairs, points = [], [], [], []
+    tables = {name: [] for name in ("subjects", "counts", "people", "classes", "points")}
     first = metrics.groupby(CELL)[["fold", "seed"]].min()
     for run in tqdm(about.itertuples(), total=len(about), desc="reading runs", leave=False, disable=None):
-        test = load_predictions(Path(run.path) / "predictions.npz").get("test")
-        if test is None:
+        parts = load_predictions(Path(run.path) / "predictions.npz")
+        if "test" not in parts:
             continue
-        cell = dict(run=run.run, dataset=run.label, model=run.model, protocol=run.protocol, fold=run.fold)
-        subjects.append(leave_one_subject_out(test, main_measures).assign(**cell))
-        counted.append(counts(test).assign(**cell))
-        pairs.append(confusion(test).assign(**cell))
+        test, cell = parts["test"], dict(run=run.run, dataset=run.label, model=run.model, protocol=run.protocol, fold=run.fold)
+        made = dict(
+            subjects=leave_one_subject_out(test, main_measures), counts=counts(test), people=person_sums(test, parts.get("validation")),
+            classes=person_classes(test),
+        )
         fold, seed = first.loc[(run.label, run.model, run.protocol)]
-        for r in np.flatnonzero((test.seeds == seed) & np.isin(test.alphas, pictured)) if run.fold == fold else ():
-            points.append(features_on_a_plane(test, r).assign(**cell, alpha=test.alphas[r], seed=seed))
+        shown = np.flatnonzero((test.seeds == seed) & np.isin(test.alphas, pictured)) if run.fold == fold else ()
+        made |= {f"points {r}": features_on_a_plane(test, r).assign(alpha=test.alphas[r], seed=seed) for r in shown}
+        for name, table in made.items():
+            tables[name.split()[0]].append(table.assign(**cell))
     keep = metrics[["run", "alpha", "seed"]].drop_duplicates()
-    return dict(
-        subjects=_joined(subjects, [*KEY, "part", "subject", "n", *KEPT], keep),
-        counts=_joined(counted, [*KEY, "quantity", "bin", "low", "high", "n", "total", "right"], keep),
-        points=_joined(points, [*KEY, "x", "y", "label"], keep), classes=_joined(pairs, [*KEY, "true", "predicted", "n"], keep),
-    )
+    columns = dict(subjects=[*KEY, "part", "subject", "n", *KEPT], counts=[*KEY, "quantity", "bin", "low", "high", "n", "total", "right"],
+                   points=[*KEY, "x", "y", "label"], **MADE_LATER)
+    return {name: _joined(some, columns[name], keep) for name, some in tables.items()}
 
 
 def _joined(tables, columns, keep):
-    "One table with these columns, of the trainings in `keep` only."
+    "One table that begins with these columns, of the trainings in `keep` only."
     table = pd.concat(tables).merge(keep, on=["run", "alpha", "seed"]) if tables else pd.DataFrame(columns=columns)
-    return table[columns].reset_index(drop=True)
+    return table[[*columns, *(name for name in table if name not in (*columns, "run"))]].reset_index(drop=True)
 
 # %% ../../nbs/07_evidence/03_results.ipynb #d2022461
 def publish(

@@ -4,12 +4,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+unexport PYTHONDONTWRITEBYTECODE # set in many containers; every process would compile every module again
 
-.PHONY: help study test bench docs docs-serve lab hooks export clean
+.PHONY: help study test lint bench docs docs-serve lab hooks export clean
 
 help:
 	@echo 'make study   train, measure and write the report on every dataset at hand (HAR_LS_DATA=folder of archives)'
-	@echo 'make test    run the tests'
+	@echo 'make test    run the tests (some of them: make test ARGS="-k loss")'
+	@echo 'make lint    look for mistakes that show without running anything'
 	@echo 'make lab     open the notebooks in JupyterLab'
 	@echo 'make docs    build the site in _docs (docs-serve: show it, rebuild on change)'
 	@echo 'make bench   measure speed against the plain versions, into bench.json'
@@ -24,7 +26,10 @@ study: $(READY)
 	@$(BIN)/har-ls study --profile quick
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto -q tests
+	$(BIN)/python -m pytest -n auto --dist worksteal -q tests $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
 
 bench: $(READY)
 	@$(BIN)/har-ls bench
@@ -42,9 +47,14 @@ export: $(READY)
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
 	$(BIN)/python .ci/readme.py
+	$(BIN)/python .ci/house.py
 
+# nbdev writes JupyterLab's hook into the home folder; here it goes into the environment, where only this checkout's JupyterLab reads it
 hooks: $(READY)
-	$(BIN)/nbdev_install_hooks
+	@mkdir -p '$(VENV)/hooks' '$(VENV)/etc/jupyter'
+	@HOME='$(abspath $(VENV))/hooks' $(BIN)/nbdev_install_hooks
+	@cp '$(VENV)'/hooks/.jupyter/*.py '$(VENV)/etc/jupyter/'
+	@cp .ci/pre-commit "$$(git rev-parse --git-path hooks)/pre-commit"
 
 clean:
 	rm -rf '$(VENV)' build dist *.egg-info _docs _proc

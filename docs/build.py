@@ -154,7 +154,7 @@ def stage_notebook(source, target):
     if source == NBS / "index.ipynb":  # the front page opens with the question itself
         question, _, more = front["description"].partition("? ")
         front = {"title": f"{question}?", "description": more}
-        links = ["[The study](study/index.md)", "[The components](01_loss.ipynb)", "[How to](howto/index.md)", "[Reference](reference/index.md)"]
+        links = ["[The study](study/index.md)", "[The components](01_loss/00_smoothing.ipynb)", "[How to](howto/index.md)", "[Reference](reference/index.md)"]
     if source.parent == NBS / "study" and source.stem not in TEMPLATES:
         cells = joined(cells)
         for cell in cells:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STEPS', 'BATCH', 'BENCHES', 'in_turn', 'compare', 'gemm_ceiling', 'operations', 'plain_training', 'fast_training',
            'plain_inference', 'fast_inference', 'gpu_replicas', 'parse_pamap2', 'reload', 'plain_measures',
-           'all_measures', 'scalar_measures', 'tsne_map', 'study_overhead', 'study_two_workers', 'machine', 'bench',
-           'summary']
+           'all_measures', 'scalar_measures', 'tsne_map', 'study_overhead', 'study_two_workers', 'machine', 'summary',
+           'bench']
 
 # %% ../nbs/09_underneath/04_bench.ipynb #9622562f
 import functools
@@ -41,7 +41,8 @@ def _serve(connection, make, arguments, clock, threads):
 
 
 def in_turn(
-    sides: dict,  # name -> (function of a module, its arguments); it prepares and returns the work, a function without arguments
+    sides: dict,  # name -> (function of a module, its arguments); it prepares and returns the work, a function
+    # without arguments
     rounds: int = 9,  # how often each side runs
     clock=time.process_time,  # or `time.perf_counter`, for work in several threads
     threads: int = 1,  # of PyTorch
@@ -52,7 +53,10 @@ def in_turn(
     try:
         for name, (make, arguments) in sides.items():
             ours, theirs = context.Pipe()
-            workers[name] = context.Process(target=_serve, args=(theirs, make, arguments, clock, threads), daemon=True), ours
+            workers[name] = (
+                context.Process(target=_serve, args=(theirs, make, arguments, clock, threads), daemon=True),
+                ours,
+            )
             workers[name][0].start()
             theirs.close()
         for _ in range(rounds):
@@ -79,7 +83,9 @@ def compare(
 ) -> dict:  # name, baseline, candidate, ratio, low, high, unit
     "One entry of the results: medians of both sides, and the median, smallest and largest ratio over the rounds."
     ratios = [b / c for b, c in zip(baseline, candidate, strict=True)]
-    medians = dict(baseline=statistics.median(baseline), candidate=statistics.median(candidate), ratio=statistics.median(ratios))
+    medians = dict(
+        baseline=statistics.median(baseline), candidate=statistics.median(candidate), ratio=statistics.median(ratios)
+    )
     return dict(name=name, **medians, low=min(ratios), high=max(ratios), unit=unit, **more)
 
 # %% ../nbs/09_underneath/04_bench.ipynb #7754a10f
@@ -87,7 +93,8 @@ def gemm_ceiling(
     size: int = 1024,  # rows and columns
     repeats: int = 15,  # the fastest counts
 ) -> float:  # operations per second
-    "What one thread reaches in a product of two square float32 matrices; a multiplication and an addition are two operations."
+    """What one thread reaches in a product of two square float32 matrices; a multiplication and an addition are two
+    operations."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -111,7 +118,8 @@ def operations(
 ) -> int:
     """Arithmetic of convolutions and matrix products in one step of the plain model. PyTorch counts the forward pass.
 
-    A training step counts three times that: the gradients of a layer's input and of its weights cost as much as its output."""
+    A training step counts three times that: the gradients of a layer's input and of its weights cost as much as its
+    output."""
     net, x = plain(model, channels, length, classes).eval(), torch.zeros(batch, channels, length)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         net(x)
@@ -157,7 +165,7 @@ def fast_training(model: str, channels: int, length: int, classes: int):
     net = build(model, channels, length, classes)
     return lambda: _fit(net, x, y, np.array([0.1]), np.array([0]), Recipe(epochs=1), lambda *_: {})
 
-
+# %% ../nbs/09_underneath/04_bench.ipynb #7683b347
 def plain_inference(model: str, channels: int, length: int, classes: int):
     "Prepare the plain model in evaluation mode; the work is `4 * STEPS` batches."
     x, net = _windows(channels, length, classes, BATCH)[0], plain(model, channels, length, classes).eval()
@@ -184,11 +192,14 @@ def _model_entry(name, model, shape, training):
     baseline, candidate = ([s / steps * 1e3 for s in column] for column in seconds.values())
     ceiling, work = gemm_ceiling(), operations(model, *shape, BATCH, training)
     share = work / (statistics.median(candidate) / 1e3) / ceiling
-    return compare(name, baseline, candidate, "ms per batch of 64", gflops=work / 1e9, ceiling_gflops=ceiling / 1e9, share=share)
+    return compare(
+        name, baseline, candidate, "ms per batch of 64", gflops=work / 1e9, ceiling_gflops=ceiling / 1e9, share=share
+    )
 
 # %% ../nbs/09_underneath/04_bench.ipynb #eebb3727
 def gpu_replicas(name: str, model: str = "resnet1d", shape: tuple = (9, 128, 6), replicas: int = 16) -> dict:
-    "Wall time of `replicas` trainings on the GPU, one after another and together. Has `absent`, a reason, if there is no GPU."
+    """Wall time of `replicas` trainings on the GPU, one after another and together. Has `absent`, a reason, if there
+    is no GPU."""
     if not torch.cuda.is_available():
         return dict(name=name, absent="PyTorch sees no GPU on this machine")
     x, y = (t.to("cuda") for t in _windows(*shape, 64 * BATCH))
@@ -214,7 +225,8 @@ def _wall(work):
 
 
 def parse_pamap2(name: str, share: float = 1.0, rounds: int = 3) -> dict:
-    "Read and window the unpacked texts of a generated PAMAP2 against parsing them; also from the archive, and the peak of memory."
+    """Read and window the unpacked texts of a generated PAMAP2 against parsing them; also from the archive, and the
+    peak of memory."""
     from har_ls.reading_speed import parse_sides, peak_memory
 
     with tempfile.TemporaryDirectory() as folder:
@@ -226,7 +238,7 @@ def parse_pamap2(name: str, share: float = 1.0, rounds: int = 3) -> dict:
     more = dict(parser=parser, archive=median["read the archive"], peak_gb=round(peak / 1e9, 2))
     return compare(name, seconds[parser], seconds["read the texts"], f"s for {share:.0%} of PAMAP2's rows", **more)
 
-
+# %% ../nbs/09_underneath/04_bench.ipynb #0d296300
 def reload(name: str) -> dict:
     "Second load of every dataset at hand, from the cache, against the first."
     from har_ls.data.catalog import DATASETS, find, info, load
@@ -244,9 +256,11 @@ def reload(name: str) -> dict:
             if before is not None:
                 os.environ["HAR_LS_CACHE"] = before
     each = {dataset: round(seconds, 4) for dataset, seconds in second.items()}
-    return compare(name, [sum(first.values())], [sum(second.values())], f"s for {len(here)} datasets", second_load_each=each)
+    return compare(
+        name, [sum(first.values())], [sum(second.values())], f"s for {len(here)} datasets", second_load_each=each
+    )
 
-
+# %% ../nbs/09_underneath/04_bench.ipynb #97b33516
 def _predictions():
     from har_ls.metrics.classification import imaginary_predictions
 
@@ -287,7 +301,7 @@ def scalar_measures(name: str) -> dict:
     seconds = in_turn(dict(plain=(plain_measures, ()), ours=(all_measures, ())), rounds=5)
     return compare(name, seconds["plain"], seconds["ours"], "s for 10 replicas of 3000 x 128, 12 classes")
 
-
+# %% ../nbs/09_underneath/04_bench.ipynb #36021d6e
 def tsne_map(name: str, rounds: int = 1) -> dict:
     "t-SNE of 3,000 x 128 features, against the faster of scikit-learn and openTSNE with their own settings."
     from openTSNE import TSNE as OpenTSNE
@@ -296,27 +310,32 @@ def tsne_map(name: str, rounds: int = 1) -> dict:
     from har_ls.metrics.geometry import tsne
 
     features = _predictions()[0].features[0]
-    others = dict(sklearn=lambda: TSNE(random_state=0).fit_transform(features), opentsne=lambda: OpenTSNE(random_state=0, n_jobs=1).fit(features))
+    others = dict(
+        sklearn=lambda: TSNE(random_state=0).fit_transform(features),
+        opentsne=lambda: OpenTSNE(random_state=0, n_jobs=1).fit(features),
+    )
     baseline, candidate = [], []
     for _ in range(rounds):
         baseline.append(min(map(_wall, others.values())))
         candidate.append(_wall(lambda: tsne(features)))
     return compare(name, baseline, candidate, "s for 3000 x 128")
 
-
+# %% ../nbs/09_underneath/04_bench.ipynb #2593fdca
 @functools.cache
 def _batch(workers):
-    """Wall seconds, training and measuring seconds, and number of runs, of the quick grid with every dataset at hand. On synthetic data alone that grid
-    takes half a minute; then it gets six strengths and five seeds, so that it is long enough to say something about a study."""
-    from har_ls.runs import run as runs
-    from har_ls.runs import study
+    """Wall seconds, training and measuring seconds, and number of runs, of the quick grid with every dataset at hand.
+    On synthetic data alone that grid takes half a minute; then it gets six strengths and five seeds, so that it is
+    long enough to say something about a study."""
+    from har_ls.runs.folder import specs
+    from har_ls.runs.cluster import execute
+    from har_ls.runs.grid import PROFILES, found, grid_specs, make_grid, plan
 
-    datasets = tuple(study.found())
-    longer = dict(alphas=study.PROFILES["full"]["alphas"], seeds=5) if datasets == ("synthetic",) else {}
-    grid = study.make_grid("quick", datasets=datasets, **longer)
+    datasets = tuple(found())
+    longer = dict(alphas=(0.0, 0.01, 0.02, 0.05, 0.1, 0.2), seeds=5) if datasets == ("synthetic",) else {}
+    grid = make_grid("quick", datasets=datasets, **longer)
     with tempfile.TemporaryDirectory() as folder:
-        planned = study.plan(study.grid_specs(grid)[0], folder)
-        wall = _wall(lambda: study.execute(planned, folder, workers=workers))
+        planned = plan(grid_specs(grid)[0], folder)
+        wall = _wall(lambda: execute(planned, folder, workers=workers))
         table = runs.specs(folder)
     if len(table) < len(planned):
         raise HarLsError(f"{len(planned) - len(table)} of {len(planned)} runs failed: see what har-ls study says")
@@ -324,8 +343,9 @@ def _batch(workers):
 
 
 def study_overhead(name: str) -> dict:
-    "Training and measuring time per worker against the wall time of the quick grid with every dataset at hand: what kernels, imports and files cost."
-    from har_ls.runs.study import core_count
+    """Training and measuring time per worker against the wall time of the quick grid with every dataset at hand: what
+    kernels, imports and files cost."""
+    from har_ls.runs.cluster import core_count
 
     workers = min(2, core_count())
     wall, work, runs = _batch(workers)
@@ -339,7 +359,7 @@ def study_two_workers(name: str) -> dict:
     one, two = _batch(1), _batch(2)
     return compare(name, [one[0]], [two[0]], f"s for {one[2]} runs")
 
-# %% ../nbs/09_underneath/04_bench.ipynb #94fe5ae5
+# %% ../nbs/09_underneath/04_bench.ipynb #901f96d1
 BENCHES = {
     "moderntcn.train.9x128": lambda name: _model_entry(name, "moderntcn", (9, 128, 6), True),
     "moderntcn.train.27x125": lambda name: _model_entry(name, "moderntcn", (27, 125, 19), True),
@@ -355,14 +375,34 @@ BENCHES = {
     "study.two_workers": study_two_workers,
 }
 
-
+# %% ../nbs/09_underneath/04_bench.ipynb #f50db444
 def machine() -> dict:
     "What the numbers depend on: processor, operating system, versions."
     info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return dict(processor=names[0] if names else platform.processor(), system=platform.system(), python=platform.python_version(), torch=torch.__version__)
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
+    return dict(
+        processor=names[0] if names else platform.processor(),
+        system=platform.system(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+    )
 
+# %% ../nbs/09_underneath/04_bench.ipynb #909a1815
+def summary(
+    entry: dict,  # of `bench`
+) -> str:
+    "One line: what was measured, both sides, and how many times better."
+    if "absent" in entry:
+        return f"{entry['name']:<26} not measured: {entry['absent']}"
+    share = f", {entry['share']:.0%} of the matrix-product ceiling" if "share" in entry else ""
+    sides = f"{entry['baseline']:.3g} -> {entry['candidate']:.3g} {entry['unit']}"
+    return f"{entry['name']:<26} {entry['ratio']:.2f} times ({entry['low']:.2f} to {entry['high']:.2f}): {sides}{share}"
 
+# %% ../nbs/09_underneath/04_bench.ipynb #c7363872
 def bench(
     out: str | Path | None = "bench.json",  # file to write; None writes nothing
     only: list | None = None,  # names of benchmarks; all of them if None
@@ -380,14 +420,3 @@ def bench(
             with whole_file(out) as aside:
                 aside.write_text(json.dumps(entries, indent=1) + "\n")
     return entries
-
-
-def summary(
-    entry: dict,  # of `bench`
-) -> str:
-    "One line: what was measured, both sides, and how many times better."
-    if "absent" in entry:
-        return f"{entry['name']:<26} not measured: {entry['absent']}"
-    share = f", {entry['share']:.0%} of the matrix-product ceiling" if "share" in entry else ""
-    sides = f"{entry['baseline']:.3g} -> {entry['candidate']:.3g} {entry['unit']}"
-    return f"{entry['name']:<26} {entry['ratio']:.2f} times ({entry['low']:.2f} to {entry['high']:.2f}): {sides}{share}"

@@ -17,7 +17,7 @@ import pyarrow.csv as pa_csv
 from .data import pamap2
 from .data.catalog import info
 from .data.examples import write_pamap2
-from .data.recordings import open_archive
+from .archives import open_archive
 from .data.windows import window
 
 # %% ../nbs/09_underneath/03_reading_speed.ipynb #32d2496a
@@ -50,7 +50,8 @@ def parse_sides(
     folder: str | Path,  # where archive and texts are written
     share: float = 1.0,  # of the published number of rows
 ) -> dict:  # name -> (function that prepares the work, its arguments)
-    "Write a generated PAMAP2, packed and unpacked, and say what there is to compare: parsers on the texts, and reading from both."
+    """Write a generated PAMAP2, packed and unpacked, and say what there is to compare: parsers on the texts, and
+    reading from both."""
     archive, texts = write_pamap2(Path(folder) / info("pamap2").archive, share=share), Path(folder) / "texts"
     with open_archive(archive, within="PAMAP2_Dataset.zip") as opened:
         for name in opened.names:

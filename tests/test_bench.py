@@ -8,8 +8,8 @@ import torch
 from har_ls import bench as module
 from har_ls.bench import BENCHES, bench, compare, gemm_ceiling, in_turn, operations, summary
 from har_ls.core import HarLsError
-from har_ls.runs.run import study_notebook
-from har_ls.runs.study import render
+from har_ls.runs.identity import study_notebook
+from har_ls.evidence.render import render
 
 
 def spinning(seconds):

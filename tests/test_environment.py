@@ -1,7 +1,10 @@
 """What a newcomer's machine may lack ends in a sentence that says what to do, and leaves nothing that the next attempt would trip over."""
+import configparser
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,18 +20,19 @@ case "$*" in
     *disk_usage*) echo {free} ;;
     "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
     "-m pip --version") [ -x "$0" ] ;;
-    *"pip "*"install"*) echo "ERROR: no matching distribution" >&2; exit {no_network} ;;
+    *"pip "*"install"*) echo "ERROR: {said}" >&2; exit {no_network} ;;
+    *compileall*) exit 0 ;;
     *) exit 99 ;;
 esac
 """
-FINE = dict(version="3.12.1", too_old=0, no_venv=0, free=9000, no_network=0)
+FINE = dict(version="3.12.1", too_old=0, no_venv=0, free=9000, no_network=0, said="no matching distribution")
 
 
 def make_environment(folder, without=(), **lacks):
     "Run .ci/environment in `folder` with a made-up Python and no network."
     tools = folder / "tools"
     tools.mkdir(exist_ok=True)
-    for name in ("mkdir", "cp", "rm", "touch"):
+    for name in ("mkdir", "cp", "rm", "touch", "cat", "env", "mktemp", "tr"):
         if not (tools / name).exists():
             (tools / name).symlink_to(shutil.which(name))
     if "python3" not in without:
@@ -44,6 +48,8 @@ def make_environment(folder, without=(), **lacks):
     (dict(no_venv=1), "cannot make environments", "apt install python3-venv"),
     (dict(free=700), "only 700 MB are free", "make room"),
     (dict(no_network=1), "could not be installed", "check the network"),
+    (dict(no_network=1, said="x 4.1 requires-python >=3.13"), "does not go with Python 3.12.1", "name another Python"),
+    (dict(no_network=1, said="[Errno 28] No space left on device"), "the disk is full", "make room"),
 ])
 def test_what_is_missing_is_said_with_what_to_do(tmp_path, lacks, says, does):
     done = make_environment(tmp_path, **lacks)
@@ -68,3 +74,28 @@ def test_make_says_it_too(tmp_path):
         (tmp_path / name).symlink_to(ROOT / name)
     done = subprocess.run(["make", "study", "PYTHON=python-that-is-not-there"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and "no 'python-that-is-not-there' on the PATH" in done.stderr and "har-ls" not in done.stdout
+
+
+def test_the_tested_versions_can_be_installed_on_every_python_that_is_promised(tmp_path):
+    "A resolver is asked for one answer that holds from the first Python of settings.ini on; nothing is installed."
+    uv = shutil.which("uv") or Path(sys.executable).with_name("uv")
+    if not Path(uv).exists():
+        pytest.skip("uv is not here")
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read(ROOT / "settings.ini", encoding="utf-8")
+    settings = settings["DEFAULT"]
+    wanted = settings["requirements"].split() + settings["dev_requirements"].split()
+    (tmp_path / "wanted.in").write_text("\n".join(wanted) + "\n")
+    env = dict(os.environ, UV_FIND_LINKS=os.environ.get("UV_FIND_LINKS", os.environ.get("PIP_FIND_LINKS", "")))
+
+    def ask(constraints):
+        asked = [uv, "pip", "compile", "--quiet", "--universal", "--python-version", settings["min_python"] + ".0", "-c", constraints, "wanted.in"]
+        return subprocess.run(asked, env=env, cwd=tmp_path, capture_output=True, text=True)
+
+    done = ask(ROOT / "constraints.txt")
+    if "error sending request" in done.stderr or "Failed to fetch" in done.stderr:
+        pytest.skip("the package index does not answer")
+    assert done.returncode == 0, done.stderr
+    tested = (ROOT / "constraints.txt").read_text()
+    (tmp_path / "newer.txt").write_text(re.sub(r"soupsieve==.*", "soupsieve==4.1.1", tested))  # which wants 3.11.5
+    assert ask(tmp_path / "newer.txt").returncode, "the resolver lets everything pass"

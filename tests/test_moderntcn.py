@@ -17,13 +17,13 @@ from har_ls.models.replicas import DropoutBank, seeded
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU"))
 DEVICES = ["cpu", CUDA]
-TINY = dict(channels=3, length=30, classes=4, patch=4, stride=2, dims=(4, 6), kernels=(9, 5), small_kernels=(3, 3))
+TINY = dict(channels=3, length=30, classes=4, patch=4, stride=2, widths=(4, 6), kernels=(9, 5), small_kernels=(3, 3))
 SHAPES = {
     "tiny": TINY,
     "hidden units": TINY | dict(ratio=3),
     "odd positions": TINY | dict(length=29, stride=4, kernels=(7, 13), small_kernels=(5, 1)),
-    "three stages, merging by 3": TINY | dict(length=64, dims=(4, 6, 8), blocks=(2, 1, 2), kernels=(15, 9, 5), small_kernels=(5, 3, 5), downsample=3),
-    "one stage": TINY | dict(dims=(5,), blocks=(3,), kernels=(31,), small_kernels=(5,), head="flatten"),
+    "three stages, merging by 3": TINY | dict(length=64, widths=(4, 6, 8), depth=(2, 1, 2), kernels=(15, 9, 5), small_kernels=(5, 3, 5), downsample=3),
+    "one stage": TINY | dict(widths=(5,), depth=(3,), kernels=(31,), small_kernels=(5,), head="flatten"),
     "one variable": TINY | dict(channels=1, head="flatten"),
     "patches that touch": TINY | dict(length=41, patch=1, stride=1, kernels=(51, 49), small_kernels=(5, 5)),
     "long": TINY | dict(length=150, patch=2, stride=1, kernels=(3, 3), small_kernels=(1, 3)),
@@ -78,7 +78,7 @@ def published_forward(state, x, config, training=False):
     state = {name: value.double().numpy() for name, value in state.items()}
     c, (b, m, _) = config, x.shape
     x = np.concatenate([x, np.repeat(x[:, :, -1:], c.patch - c.stride, 2)], 2).reshape(b * m, 1, -1)
-    for i, d in enumerate(c.dims):
+    for i, d in enumerate(c.widths):
         name = f"downsample_layers.{i}"
         if i == 0:
             x = _strided(x, state[f"{name}.0.weight"], state[f"{name}.0.bias"], c.stride)
@@ -88,7 +88,7 @@ def published_forward(state, x, config, training=False):
             x = np.concatenate([x, x[:, :, x.shape[2] - missing :]], 2)
             x = _normalised(x, state, f"{name}.0", (0, 2), training)
             x = _strided(x, state[f"{name}.1.weight"], state[f"{name}.1.bias"], c.downsample)
-        for j in range(c.blocks[i]):
+        for j in range(c.depth[i]):
             name, n, before = f"stages.{i}.blocks.{j}", x.shape[2], x
             x = x.reshape(b, m * d, n)
             branches = [
@@ -157,7 +157,7 @@ class Masked(torch.nn.Module):
 def _with_masks(model, bank, head_bank, replica, batch, device):
     "Replace the dropout layers of a plain model by the masks that the banks of a stacked model cut next."
     c, like = model.config, torch.zeros((), dtype=torch.float64, device=device)
-    for stage, d, n in zip(model.stages, c.dims, c.positions):
+    for stage, d, n in zip(model.stages, c.widths, c.positions):
         for block in stage.blocks:
             for name, groups, width in (("ffn1", c.channels, d), ("ffn2", d, c.channels)):
                 for number, channels in ((1, width * c.ratio), (2, width)):
@@ -326,8 +326,8 @@ def test_sizes_of_the_default_and_of_published_configurations():
     assert parameter_count(ModernTCNConfig(9, 128, 6, head="flatten")) == 196_582
     assert parameter_count(ModernTCNConfig(9, 128, 6)) == 144_742
     assert build("moderntcn", 9, 128, 6).templates.shape == (1, 6, 576)
-    heartbeat = ModernTCNConfig(61, 405, 2, dims=(256,), blocks=(1,), kernels=(31,), small_kernels=(5,), head="flatten")
-    face = ModernTCNConfig(5, 62, 2, patch=32, stride=16, dims=(32, 64, 128), blocks=(1, 1, 1), kernels=(9,) * 3, small_kernels=(5,) * 3)
+    heartbeat = ModernTCNConfig(61, 405, 2, widths=(256,), depth=(1,), kernels=(31,), small_kernels=(5,), head="flatten")
+    face = ModernTCNConfig(5, 62, 2, patch=32, stride=16, widths=(32, 64, 128), depth=(1, 1, 1), kernels=(9,) * 3, small_kernels=(5,) * 3)
     assert heartbeat.positions == [101] and face.positions == [3, 2, 1]
     features, logits = ModernTCN(face, (0,))(torch.randn(1, 2, 5, 62))
     assert features.shape == (1, 2, 5 * 128) and logits.shape == (1, 2, 2)

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from literals import assert_no_literal_results
 
 from har_ls import cli
-from har_ls.runs import run as runs
+from har_ls.runs import folder as runs
 from har_ls.core import HarLsError
 from har_ls.data.catalog import load
 from har_ls.data.splits import split

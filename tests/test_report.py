@@ -16,7 +16,7 @@ from made_up import write_run, write_study
 from har_ls.evidence import pages
 from har_ls.evidence import figures as plots
 from har_ls.evidence import results as report
-from har_ls.runs import run as runs
+from har_ls.runs import folder as runs
 from har_ls.core import HarLsError
 
 ROOT = Path(__file__).parent.parent

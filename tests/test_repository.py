@@ -47,6 +47,11 @@ def test_readme_is_the_index_notebook():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_plan_of_the_house_is_that_of_the_code():
+    done = subprocess.run([sys.executable, ROOT / ".ci" / "house.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_notebook_opens_as_agreed_and_names_no_machine(path):
     cells = json.loads(path.read_text())["cells"]

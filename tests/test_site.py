@@ -164,8 +164,8 @@ def test_every_formula_is_rendered(site, pages):
     for name in pages:
         text = re.sub(r"<(code|pre|script|style)\b.*?</\1>|<[^>]*>", "", (site / name).read_text(encoding="utf-8"), flags=re.S)
         assert not re.search(r"\\[(\[]|\$\$|\\(frac|alpha|sum|mathbb|log)\b", text), name
-    formulas = pages["01_loss.html"].select("math")
-    assert len(formulas) > 10 and pages["01_loss.html"].select("math[display=block] mfrac")
+    formulas = pages["01_loss/00_smoothing.html"].select("math")
+    assert len(formulas) > 10 and pages["01_loss/00_smoothing.html"].select("math[display=block] mfrac")
 
 
 def test_each_exported_name_is_in_the_reference_with_its_code(pages):
@@ -187,7 +187,7 @@ def test_every_page_loads_silently_fits_a_phone_and_is_accessible(browser, addre
         faults += [f"{name}: {entry['message']}" for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
         faults += [f"{name}: asks for {url}" for url in requests(browser) if not url.startswith((address, "data:"))]
         if not name.startswith("reference/") or name == "reference/har_ls.loss.smoothing.html":  # those pages are all made alike
-            faults += [f"{name}: {found}" for found in accessibility(browser, whole=name in ("index.html", "01_loss.html", "reference/har_ls.loss.smoothing.html"))]
+            faults += [f"{name}: {found}" for found in accessibility(browser, whole=name in ("index.html", "01_loss/00_smoothing.html", "reference/har_ls.loss.smoothing.html"))]
         view(browser, PHONE)
         wide, lost = browser.execute_script(SCROLLING)
         if wide > PHONE[0]:
@@ -200,9 +200,9 @@ def test_every_page_loads_silently_fits_a_phone_and_is_accessible(browser, addre
 def test_dark_pages_have_contrast(browser, address, pages):
     faults = []
     view(browser, dark=True)
-    for name in ("index.html", "01_loss.html", "08_statistics.html", "howto/index.html", "reference/har_ls.loss.smoothing.html"):
+    for name in ("index.html", "01_loss/00_smoothing.html", "07_evidence/00_statistics.html", "howto/index.html", "reference/har_ls.loss.smoothing.html"):
         browser.get(address + name)
-        faults += [f"{name}: {found}" for found in accessibility(browser, ["color-contrast"], whole=name in ("index.html", "01_loss.html", "reference/har_ls.loss.smoothing.html"))]
+        faults += [f"{name}: {found}" for found in accessibility(browser, ["color-contrast"], whole=name in ("index.html", "01_loss/00_smoothing.html", "reference/har_ls.loss.smoothing.html"))]
     assert not faults, "\n".join(faults)
 
 
@@ -225,7 +225,7 @@ def test_the_reader_chooses_light_or_dark(browser, address):
 @needs_browser
 def test_formulas_are_drawn_with_the_font_of_the_site(browser, address):
     view(browser)
-    browser.get(address + "01_loss.html")
+    browser.get(address + "01_loss/00_smoothing.html")
     drawn = browser.execute_script("""
         return document.fonts.ready.then(() => ({
           font: [...document.fonts].some(f => f.family.includes("Formulas") && f.status === "loaded"),
@@ -254,7 +254,7 @@ def test_pages_can_be_read_without_javascript(browser, address):
     from selenium.webdriver.common.by import By
 
     view(browser, script=False)
-    browser.get(address + "01_loss.html")
+    browser.get(address + "01_loss/00_smoothing.html")
     main = browser.find_element(By.TAG_NAME, "main")
     assert "Soft targets" in main.text and "def soft_targets" in main.text
     assert browser.find_element(By.CSS_SELECTOR, "math").is_displayed() and browser.find_element(By.CSS_SELECTOR, "main img").is_displayed()

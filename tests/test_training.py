@@ -9,7 +9,8 @@ from torch import nn
 import har_ls.training
 from har_ls.core import HarLsError
 from har_ls.models.registry import MODELS, build, plain, register
-from har_ls.training import Recipe, clip_gradients, epoch_order, flatten_parameters, recipe, stream, train
+from har_ls.recipes import RECIPES, Recipe, lengthened, recipe
+from har_ls.training import augment, clip_gradients, epoch_order, flatten_parameters, judged_after, stream, train
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU on this machine")
 DEVICES = ["cpu", pytest.param("cuda", marks=NO_GPU)]
@@ -60,7 +61,7 @@ def difference(a, b):
 @pytest.mark.parametrize("alpha, clip", [(0.0, 0.5), (0.1, None)])
 def test_equals_a_plain_pytorch_loop(model, alpha, clip):
     needs(model)
-    used = Recipe(epochs=3, batch_size=20, lr=3e-3, weight_decay=0.05, dropout=0.0, clip=clip)
+    used = Recipe(epochs=3, batch_size=20, lr=3e-3, weight_decay=0.05, clip=clip, options=dict(dropout=0.0))
     ours = train(model, SPLIT, alpha, 11, used, progress=False, dtype=torch.float64)
 
     x, y, *_ = SPLIT.part("train")
@@ -101,9 +102,9 @@ def test_equals_a_plain_pytorch_loop(model, alpha, clip):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("model", MODEL_NAMES)
 def test_replica_equals_the_same_training_alone(model, device):
-    "Float64, dropout on, 20 steps, clipping active: below 1e-10."
+    "Float64, dropout and noise on, 20 steps, clipping active: below 1e-10."
     needs(model)
-    used = Recipe(epochs=5, batch_size=15, lr=5e-3, dropout=0.3, clip=0.5)
+    used = Recipe(epochs=5, batch_size=15, lr=5e-3, clip=0.5, jitter=0.1, scaling=0.1, options=dict(dropout=0.3))
     pairs = [(0.0, 1), (0.1, 1), (0.0, 2), (0.3, 9)]
     together = train(model, SPLIT, *zip(*pairs), used, device, progress=False, at_once=4, dtype=torch.float64)
     assert together.at_once == 4
@@ -221,7 +222,8 @@ def test_a_diverging_replica_is_named_and_leaves_the_others(models, at_once):
     register("broken", broken({13}, after_steps=5))
     alphas, seeds = [0.0, 0.2, 0.1], [1, 13, 2]
     run = train("broken", SPLIT, alphas, seeds, EPOCHS_20_STEPS, progress=False, at_once=at_once, dtype=torch.float64)
-    assert run.failed == [dict(alpha=0.2, seed=13, epoch=2)]
+    assert run.failed == [dict(alpha=0.2, seed=13, epoch=2, reason="the loss or a weight is not finite")]
+    assert run.trained.seed.tolist() == [1, 2]
     good = train("resnet1d", SPLIT, [0.0, 0.1], [1, 2], EPOCHS_20_STEPS, progress=False, dtype=torch.float64)
     assert difference(run.model.state_dict(), good.model.state_dict()) < 1e-10
     test = run.predictions["test"]
@@ -248,7 +250,7 @@ def test_divergence_in_the_very_last_step_is_seen(models):
 
     register("late", builder)
     run = train("late", SPLIT, 0.0, [7, 8], EPOCHS_20_STEPS, progress=False)
-    assert run.failed == [dict(alpha=0.0, seed=7, epoch=5)] and run.predictions["test"].seeds.tolist() == [8]
+    assert [(f["seed"], f["epoch"]) for f in run.failed] == [(7, 5)] and run.predictions["test"].seeds.tolist() == [8]
 
 
 def test_all_diverged_is_an_error_that_names_them(models):
@@ -305,6 +307,7 @@ def test_other_errors_are_not_swallowed(models, monkeypatch):
         (dict(model="resnet"), "unknown model 'resnet'"),
         (dict(split=make_split(n=2)), "has 1 windows: at least 2"),
         (dict(device="cpux"), "cpux"),
+        (dict(objective="crossentropy"), "unknown objective 'crossentropy'"),
     ],
 )
 def test_bad_input(arguments, message):
@@ -312,9 +315,14 @@ def test_bad_input(arguments, message):
         train(**(dict(model="resnet1d", split=SPLIT, alphas=0.0, seeds=0, progress=False) | arguments))
 
 
-@pytest.mark.parametrize("bad", [dict(epochs=0), dict(batch_size=1), dict(lr=0.0), dict(lr=float("nan")), dict(weight_decay=-1.0), dict(clip=0.0)])
+@pytest.mark.parametrize(
+    "bad",
+    [dict(epochs=0), dict(epochs=1.5), dict(batch_size=1), dict(lr=0.0), dict(lr=float("nan")), dict(weight_decay=-1.0), dict(clip=0.0),
+     dict(jitter=-0.1), dict(scaling=1.0), dict(jitter=float("inf"))],
+)  # fmt: skip
 def test_impossible_recipes(bad):
-    with pytest.raises(HarLsError, match="expected epochs >= 1"):
+    (name,) = bad
+    with pytest.raises(HarLsError, match=f"recipe: {name} = .*expected"):
         Recipe(**bad)
 
 
@@ -352,7 +360,7 @@ def test_the_test_part_is_not_read_while_training():
     read = []
     spy = SimpleNamespace(windows=SPLIT.windows, part=lambda name: read.append(name) or SPLIT.part(name))
     train("resnet1d", spy, 0.1, 0, Recipe(epochs=1), progress=False, parts=())
-    assert read == ["train"]
+    assert "train" in read and "test" not in read
 
 
 def test_it_learns():
@@ -365,3 +373,161 @@ def test_recipes_do_not_know_alpha_or_seed():
     assert recipe("uci_har", "resnet1d") == recipe("uci_har", "resnet1d")
     assert recipe("nothing", "nobody") == Recipe()
     assert {"alpha", "seed"}.isdisjoint(Recipe.__dataclass_fields__)
+
+
+def test_lengths():
+    assert [lengthened(Recipe(epochs=15), f).epochs for f in (0.25, 1, 3)] == [4, 15, 45]
+    assert lengthened(Recipe(epochs=2), 0.25).epochs == 1
+    longer = lengthened(Recipe(lr=0.1, options=dict(dropout=0.5)), 2)
+    assert longer == Recipe(epochs=30, lr=0.1, options=dict(dropout=0.5))
+    for bad in (0, -1, float("nan"), float("inf"), "3", True, None):
+        with pytest.raises(HarLsError, match="epoch_factor"):
+            lengthened(Recipe(), bad)
+
+
+@pytest.mark.parametrize("model", MODEL_NAMES)
+def test_every_recipe_can_be_built(model):
+    "Options of the table are options of the builder, at every shape of the catalogue's windows."
+    for (name, dataset), found in RECIPES.items():
+        if name == model:
+            for channels, length in ((3, 128), (9, 128), (45, 125)):
+                _, logits = build(model, channels, length, 6, (0,), **found.options)(torch.zeros(1, 2, channels, length))
+                assert logits.shape == (1, 2, 6)
+
+
+def test_options_reach_the_builder(models):
+    seen = []
+
+    def spy(channels, length, classes, seeds, **options):
+        seen.append(options)
+        return build("resnet1d", channels, length, classes, seeds, **options)
+
+    register("spy", spy)
+    run = train("spy", SPLIT, 0.0, 0, Recipe(epochs=1, options=dict(dropout=0.4, widths=(4, 8, 8))), progress=False)
+    assert seen and all(options == dict(dropout=0.4, widths=(4, 8, 8)) for options in seen)
+    assert run.predictions["test"].features.shape[-1] == 16
+
+
+def windows_seen(models, used, alphas, at_once=1):
+    "What the model is given in training, per call of the builder."
+    seen = []
+
+    def spy(channels, length, classes, seeds, **options):
+        model, record = build("resnet1d", channels, length, classes, seeds, **options), []
+        model.register_forward_pre_hook(lambda m, a: record.append(a[0].clone()) if m.training else None)
+        seen.append(record)
+        return model
+
+    register("spy", spy)
+    train("spy", SPLIT, alphas, 5, used, progress=False, parts=(), at_once=at_once)
+    return [torch.stack(record) for record in seen if record]
+
+
+def test_noise_is_that_of_the_seed_for_every_strength(models):
+    plain_windows = windows_seen(models, Recipe(epochs=2, batch_size=20), 0.0)[0]
+    weak, weak_smoothed = windows_seen(models, Recipe(epochs=2, batch_size=20, jitter=0.1), [0.0, 0.3])
+    strong = windows_seen(models, Recipe(epochs=2, batch_size=20, jitter=0.2), 0.0)[0]
+    scaled = windows_seen(models, Recipe(epochs=2, batch_size=20, scaling=0.1), 0.0)[0]
+    assert torch.equal(weak, weak_smoothed)
+    torch.testing.assert_close(strong - plain_windows, 2 * (weak - plain_windows), rtol=0, atol=1e-5)
+    assert float((weak - plain_windows).std()) == pytest.approx(0.1, rel=0.05)
+    factor = scaled / plain_windows
+    torch.testing.assert_close(factor, factor[..., :1, :1].expand_as(factor), rtol=1e-3, atol=1e-3)
+    assert not torch.equal(weak[0] - plain_windows[0], weak[1] - plain_windows[1])
+
+
+def test_noise_is_gone_when_a_model_is_asked():
+    run = train("resnet1d", SPLIT, 0.0, 0, Recipe(epochs=1, jitter=3.0), progress=False, parts=("validation", "train"))
+    again = har_ls.training.predict(run.model, SPLIT, "validation", [0.0], [0])
+    assert np.array_equal(again.logits, run.predictions["validation"].logits)
+
+
+def test_augment_of_a_replica_does_not_depend_on_its_neighbours():
+    x = torch.randn(3, 4, 2, 16)
+    together = augment(x, [stream(s, "augmentation") for s in (1, 2, 3)], 0.3, 0.2)
+    for r, seed in enumerate((1, 2, 3)):
+        assert torch.equal(together[r : r + 1], augment(x[r : r + 1], [stream(seed, "augmentation")], 0.3, 0.2))
+
+
+@pytest.mark.parametrize("model", MODEL_NAMES)
+def test_training_accuracy_and_nll_are_those_of_the_predictions(model):
+    needs(model)
+    run = train(model, make_split(n=200), [0.0, 0.1], [0, 3], Recipe(epochs=2, batch_size=20), progress=False, parts=("train",))
+    said = run.predictions["train"]
+    assert list(run.trained) == ["alpha", "seed", "train_accuracy", "train_nll"]
+    assert run.trained[["alpha", "seed"]].to_numpy().tolist() == [[0.0, 0], [0.1, 3]]
+    for r, row in run.trained.iterrows():
+        z, y = torch.from_numpy(said.logits[r]).double(), torch.from_numpy(said.y)
+        assert row.train_nll == pytest.approx(nn.functional.cross_entropy(z, y).item(), abs=1e-5)
+        assert row.train_accuracy == (z.argmax(-1) == y).double().mean().item()
+
+
+def test_training_accuracy_looks_at_no_more_windows_than_it_says(monkeypatch):
+    monkeypatch.setattr(har_ls.training, "SHOWN", 10)
+    asked, outputs = [], har_ls.training.outputs
+    monkeypatch.setattr(har_ls.training, "outputs", lambda model, x, *a: asked.append(len(x)) or outputs(model, x, *a))
+    train("resnet1d", SPLIT, 0.0, 0, Recipe(epochs=1), progress=False, parts=())
+    assert asked == [10]
+
+
+def unlearnable(n=600):
+    "A split whose windows are silent."
+    whole = make_split(n=n)
+    return SimpleNamespace(windows=whole.windows, part=lambda name: (0 * whole.part(name)[0], *whole.part(name)[1:]))
+
+
+def test_a_training_at_chance_ends_after_a_quarter():
+    epochs = []
+    used = Recipe(epochs=20, batch_size=20)
+    with pytest.raises(HarLsError, match="seed 0 with alpha 0 in epoch 5.*validation accuracy is at chance"):
+        train("resnet1d", unlearnable(), 0.0, 0, used, progress=lambda done, total: epochs.append(done))
+    assert epochs == [1, 2, 3, 4, 5]
+
+
+def test_one_at_chance_is_counted_and_the_others_go_on(models):
+    def builder(channels, length, classes, seeds, **options):
+        model = build("resnet1d", channels, length, classes, seeds, **options)
+
+        def deaf(module, arguments):
+            x = arguments[0].clone()
+            x[[seed == 13 for seed in seeds]] = 0
+            return (x,)
+
+        model.register_forward_pre_hook(deaf)
+        return model
+
+    register("deaf", builder)
+    used = Recipe(epochs=8, batch_size=15)
+    run = train("deaf", make_split(n=800), [0.0, 0.1, 0.1], [1, 13, 2], used, progress=False, at_once=3)
+    assert run.failed == [dict(alpha=0.1, seed=13, epoch=2, reason="validation accuracy is at chance")]
+    assert run.predictions["test"].seeds.tolist() == [1, 2] and run.trained.seed.tolist() == [1, 2]
+    assert run.history.groupby("seed").size().to_dict() == {1: 8, 2: 8, 13: 2}
+
+
+@pytest.mark.parametrize("epochs, steps, expected", [(16, 100, 4), (15, 100, 4), (16, 10, 5), (4, 60, 1), (1, 100, 1), (40, 1, 50)])
+def test_when_a_training_is_judged(epochs, steps, expected):
+    assert judged_after(epochs, steps) == expected
+
+
+def test_a_training_that_arrives_is_not_judged():
+    run = train("resnet1d", unlearnable(), 0.0, 0, Recipe(epochs=1, batch_size=5), progress=False)
+    assert run.failed == [] and len(run.trained) == 1
+
+
+def test_named_objectives_are_found_when_they_are_there(monkeypatch):
+    "The table of another module, with strengths above one, per replica."
+    import sys
+    from types import ModuleType
+
+    from har_ls.loss.smoothing import label_smoothing_loss
+
+    other = ModuleType("har_ls.loss.objectives")
+    other.OBJECTIVES = {"tenfold": lambda logits, y, strengths: label_smoothing_loss(logits, y, strengths / 10)}
+    monkeypatch.setitem(sys.modules, "har_ls.loss.objectives", other)
+    named = train("resnet1d", SPLIT, [0.0, 2.0], 0, EPOCHS_20_STEPS, progress=False, objective="tenfold")
+    usual = train("resnet1d", SPLIT, [0.0, 0.2], 0, EPOCHS_20_STEPS, progress=False)
+    assert np.allclose(named.predictions["test"].logits, usual.predictions["test"].logits, atol=1e-4)
+    with pytest.raises(HarLsError, match="strengths"):
+        train("resnet1d", SPLIT, -1.0, 0, EPOCHS_20_STEPS, progress=False, objective="tenfold")
+    with pytest.raises(HarLsError, match="alpha = 2"):
+        train("resnet1d", SPLIT, 2.0, 0, EPOCHS_20_STEPS, progress=False)

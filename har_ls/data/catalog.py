@@ -19,9 +19,10 @@ import numpy as np
 import pandas as pd
 import pooch
 
+from ..archives import open_archive
 from ..core import HarLsError, file_sha256, one_of, whole_file, whole_folder
 from . import own, published
-from .recordings import Recordings, open_archive
+from .recordings import Recordings
 from .splits import PROTOCOLS, split
 from .windows import Windows, window
 
@@ -225,7 +226,7 @@ def _look(files):
 
 
 ARRAYS = ("x", "y", "subject", "span", "part", "posterior")
-FACTS = ("name", "rate", "channels", "units", "activities", "faults")
+FACTS = ("name", "rate", "channels", "units", "activities", "faults", "people")
 
 
 def _save(folder, windows, fingerprint):

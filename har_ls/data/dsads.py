@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..archives import open_archive
 from ..core import HarLsError
-from .recordings import Recordings, open_archive, parse_numbers
+from .recordings import Recordings
+from ..parsing import parse_numbers
 
 # %% ../../nbs/02_data/08_dsads.ipynb #22143297
 RATE = 25.0  # samples per second

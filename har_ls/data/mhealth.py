@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..archives import open_archive
 from ..core import HarLsError
-from .recordings import Recordings, open_archive, parse_numbers, runs
+from .recordings import Recordings, runs
+from ..parsing import parse_numbers
 
 # %% ../../nbs/02_data/07_mhealth.ipynb #bc1097bc
 RATE = 50.0  # samples per second

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..archives import open_archive
 from ..core import HarLsError
-from .recordings import Recordings, open_archive, parse_numbers
+from .recordings import Recordings
+from ..parsing import parse_numbers
 
 # %% ../../nbs/02_data/09_motionsense.ipynb #edff603c
 RATE = 50.0  # samples per second

@@ -204,7 +204,7 @@ def read(
     return Recordings(
         name=chosen["name"], signals=signals, labels=labels, subject=np.array(subject, np.int64), rate=float(rate),
         channels=channels, units=tuple(chosen["units"].get(c, "") for c in channels), activities=tuple(activities),
-        faults=faults,
+        faults=faults, people={str(number): name for name, number in people.items() if name != str(number)},
     )
 
 

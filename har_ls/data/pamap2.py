@@ -18,8 +18,10 @@ import numpy as np
 import pandas as pd
 from scipy.signal import resample_poly
 
+from ..archives import open_archive
 from ..core import HarLsError
-from .recordings import Recordings, open_archive, parse_numbers, runs
+from .recordings import Recordings, runs
+from ..parsing import parse_numbers
 
 # %% ../../nbs/02_data/06_pamap2.ipynb #00f43f3e
 RATE = 100.0  # samples per second in the files

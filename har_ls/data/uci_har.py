@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..archives import open_archive
 from ..core import HarLsError
-from .recordings import Recordings, open_archive, parse_numbers
+from .recordings import Recordings
+from ..parsing import parse_numbers
 
 # %% ../../nbs/02_data/04_uci_har.ipynb #e3b8e391
 ACTIVITIES = ("walking", "walking_upstairs", "walking_downstairs", "sitting", "standing", "laying")

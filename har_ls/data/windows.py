@@ -6,7 +6,9 @@
 __all__ = ['Windows', 'window', 'covered']
 
 # %% ../../nbs/02_data/01_windows.ipynb #5da7b857
+import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -31,9 +33,31 @@ class Windows:
     posterior: np.ndarray | None = None  # float64 `[N, K]`, true class probabilities, where they are known
     fingerprint: str = ""  # of source, parameters and code, where they were loaded through the catalogue
     faults: dict = field(default_factory=dict)  # what was skipped or repaired -> how many
+    people: dict = field(default_factory=dict)  # number of a person, as text -> name, where people have other names
 
     def __len__(self):
         return len(self.y)
+
+    def person(
+        self,
+        number: int,  # as in `subject`
+    ) -> str:
+        "The name of a person: the publisher's number, or what the owner of the recordings calls the person."
+        return self.people.get(str(number), str(number))
+
+    @cached_property
+    def content(
+        self,
+    ) -> np.ndarray:  # uint64 `[N]`
+        """A hash of the exact values of each window, made at first use. Equal windows have equal hashes.
+
+        It is 0 where no channel varies: a sensor that lies still, or has failed, repeats itself without being copied."""
+        out = np.zeros(len(self), np.uint64)
+        for i in range(len(self)):
+            x = np.ascontiguousarray(self.x[i])
+            if (x != x[:, :1]).any():
+                out[i] = int.from_bytes(hashlib.blake2b(x.tobytes(), digest_size=8).digest(), "little")
+        return out
 
 # %% ../../nbs/02_data/01_windows.ipynb #f2db102d
 def window(
@@ -71,6 +95,7 @@ def window(
         name=recordings.name, x=x, y=y, subject=recordings.subject[recording], span=spans, rate=recordings.rate,
         channels=recordings.channels, units=recordings.units, activities=recordings.activities,
         part=None if recordings.part is None else recordings.part[recording], posterior=posterior, faults=faults,
+        people=recordings.people,
     )
 
 

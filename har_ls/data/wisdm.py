@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
+from ..archives import open_archive
 from ..core import HarLsError
-from .recordings import Recordings, open_archive, runs
+from .recordings import Recordings, runs
 
 # %% ../../nbs/02_data/05_wisdm.ipynb #16195400
 ACTIVITIES = ("Walking", "Jogging", "Upstairs", "Downstairs", "Sitting", "Standing")

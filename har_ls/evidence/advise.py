@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..runs import study
+from .render import render
+from ..runs.cluster import execute
+from ..runs.grid import Grid, grid_specs, plan
+from ..runs.identity import data_facts
 from ..core import HarLsError
 from .words import listing, several
 from .judging import BETTER
@@ -127,27 +130,27 @@ def advise(
     epochs: int | None = None,  # None: as the model's recipe says
     max_windows: int | None = None,  # at most so many windows in each part
     workers: int | None = None,  # processes; None: one per core, or one per GPU
-    display=None,  # as `har_ls.runs.study.Display`
+    display=None,  # as `har_ls.runs.progress.Display`
     options: dict | None = None,  # further arguments for loading the dataset
 ) -> tuple:  # (answer as text, path of the page)
     "Run a paired study by subjects on some recordings, and answer. Raises `HarLsError` if there are fewer than three people, or a run fails."
     options = options or {}
-    facts = study.data_facts(dataset, data, json.dumps(options))
+    facts = data_facts(dataset, data, json.dumps(options))
     if facts.subjects < 3:
         raise HarLsError(f"{dataset}: {several(facts.subjects, 'person', 'people')}; advice needs at least three, to train, choose and test on different ones")
     tried = tuple(alphas or TRIED)
     n_folds = min(folds, facts.subjects)
-    grid = study.Grid(
+    grid = Grid(
         (dataset,), tuple(models), (0.0, *tried), ("subject",), "all", n_folds, seeds, epochs, max_windows, {dataset: options}
     )
-    specs, _ = study.grid_specs(grid, data)
+    specs, _ = grid_specs(grid, data)
     out = Path(out)
-    outcome = study.execute(study.plan(specs, out / "runs", data), out / "runs", data, workers, display=display)
+    outcome = execute(plan(specs, out / "runs", data), out / "runs", data, workers, display=display)
     if outcome.failed:
         name, message = next(iter(outcome.failed.items()))
         raise HarLsError(f"{several(len(outcome.failed), 'run')} failed, so there is no answer yet; the first is {name}: {message}")
     label = Path(dataset).name
-    page = study.render("advise", out, dict(runs="runs", dataset=label))
+    page = render("advise", out, dict(runs="runs", dataset=label))
     return text(read(out / "runs"), label), page
 
 

@@ -458,19 +458,19 @@ def person_figure(
     axes[0, 0].legend(fontsize=8)
     return figure
 
-# %% ../../nbs/07_evidence/08_report.ipynb #b9465247
+# %% ../../nbs/07_evidence/08_report.ipynb #1a7d77cd
 def by_class(
-    classes: pd.DataFrame,  # one row per training, true class (label) and predicted class: `CELL`, alpha, seed, n
+    classes: pd.DataFrame,  # `Results.classes`: one row per training, true and predicted class
     cell: tuple,  # dataset, model, protocol
     alpha: float,  # strength
 ) -> pd.DataFrame:
-    "Share of each activity's windows that is given each name: one row per pair that occurs; label, predicted, base (without smoothing), value (with it)."
+    "Share of each activity's windows that is given each name: one row per pair that occurs; true, predicted, base (without smoothing), value (with it)."
     here = in_cell(classes, cell)
     here = here[here.alpha.isin([0, alpha])]
     if not {0.0, alpha} <= set(here.alpha):
-        return pd.DataFrame(columns=["label", "predicted", "base", "value"])
-    n = here.groupby(["label", "predicted", "alpha"]).n.sum().unstack("alpha", fill_value=0)
-    share = n / n.groupby("label").transform("sum")
+        return pd.DataFrame(columns=["true", "predicted", "base", "value"])
+    n = here.groupby(["true", "predicted", "alpha"]).n.sum().unstack("alpha", fill_value=0)
+    share = n / n.groupby("true").transform("sum")
     return share.rename(columns={0.0: "base", alpha: "value"}).reset_index()
 
 
@@ -480,12 +480,12 @@ def recall_figure(
     alpha: float,  # strength
 ):
     "Recall of every activity without and with smoothing. Returns the Figure."
-    here = table[table.label == table.predicted].sort_values("base").reset_index(drop=True)
+    here = table[table.true == table.predicted].sort_values("base").reset_index(drop=True)
     figure, ax = plt.subplots(figsize=(6.4, 1 + 0.2 * len(here)))
     ax.hlines(here.index, here.base, here.value, color="0.6", linewidth=1.5)
     ax.plot(here.base, here.index, "o", color=colour(0.0), markersize=5, label=smoothing(0.0))
     ax.plot(here.value, here.index, "o", color=colour(alpha), markersize=5, label=smoothing(alpha))
-    ax.set(yticks=here.index, yticklabels=[activity(dataset, int(k)) for k in here.label], xlabel="recall")
+    ax.set(yticks=here.index, yticklabels=[activity(dataset, int(k)) for k in here.true], xlabel="recall")
     ax.grid(axis="y", visible=False)
     ax.legend(fontsize=8)
     return figure
@@ -497,9 +497,9 @@ def confusions(
     most: int = 6,  # rows
 ) -> pd.DataFrame:
     "The most frequent confusions without smoothing, and what became of them. Texts."
-    wrong = table[table.label != table.predicted].sort_values("base", ascending=False).head(most)
+    wrong = table[table.true != table.predicted].sort_values("base", ascending=False).head(most)
     return pd.DataFrame({
-        "activity": [activity(dataset, int(k)) for k in wrong.label], "taken for": [activity(dataset, int(k)) for k in wrong.predicted],
+        "activity": [activity(dataset, int(k)) for k in wrong.true], "taken for": [activity(dataset, int(k)) for k in wrong.predicted],
         "share of its windows": wrong.base.map("{:.1%}".format).to_numpy(), "with smoothing": wrong.value.map("{:.1%}".format).to_numpy(),
     })
 
@@ -798,28 +798,28 @@ def provenance(
     table["dataset"], table["model"] = table.dataset.map(dataset_name), table.model.map(model_name)
     return table
 
-# %% ../../nbs/07_evidence/08_report.ipynb #5312aed0
+# %% ../../nbs/07_evidence/08_report.ipynb #56afb8ea
 def report(
     runs_folder: str | Path,  # run folders, or published tables
     out: str | Path,  # folder to write to
 ) -> tuple:
     "Execute the answer on these results: paths of `answer.ipynb` and `answer.html` in `out`. Raises `HarLsError` if that fails."
-    from har_ls.runs import study
+    from har_ls.evidence.render import render
 
-    html = study.render("answer", out, dict(runs=str(Path(runs_folder).absolute())))
+    html = render("answer", out, dict(runs=str(Path(runs_folder).absolute())))
     return html.with_suffix(".ipynb"), html
 
-# %% ../../nbs/07_evidence/08_report.ipynb #fcf38fae
+# %% ../../nbs/07_evidence/08_report.ipynb #6193db9c
 def dataset_page(
     dataset: str,  # name in the catalogue
     runs_folder: str | Path,  # run folders, or published tables
     out: str | Path,  # folder to write to
 ) -> Path:
     "Execute the page of a dataset on these results: `NAME.ipynb` in `out`, whole or not at all; its path. Raises `HarLsError` if that fails."
-    from har_ls.runs import study
+    from har_ls.evidence.render import render
 
     with tempfile.TemporaryDirectory() as aside:
-        study.render("dataset", aside, dict(runs=str(Path(runs_folder).absolute()), dataset=dataset))
+        render("dataset", aside, dict(runs=str(Path(runs_folder).absolute()), dataset=dataset))
         page = nbformat.read(Path(aside) / "dataset.ipynb", 4)
     page.cells[0].source = page.cells[0].source.replace("A dataset of the study", dataset_name(dataset))
     for cell in page.cells:

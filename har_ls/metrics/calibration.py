@@ -37,7 +37,9 @@ def _width_bins(confidence, correct, bins):
     "Equal-width bins of `[G, N]` arrays: windows, summed confidence and summed correctness of each bin, each `[G, B]`."
     groups = len(confidence)
     cell = np.searchsorted(np.arange(1, bins) / bins, confidence) + bins * np.arange(groups)[:, None]
-    sums = [np.bincount(cell.ravel(), weights, groups * bins) for weights in (None, confidence.ravel(), correct.ravel())]
+    sums = [
+        np.bincount(cell.ravel(), weights, groups * bins) for weights in (None, confidence.ravel(), correct.ravel())
+    ]
     return [total.reshape(groups, bins) for total in sums]
 
 
@@ -61,7 +63,8 @@ def mce(
     correct: np.ndarray,  # [..., N] bool
     bins: int = 15,  # of equal width
 ) -> np.ndarray:
-    "Maximum calibration error, the largest gap of any bin: `[...]` in [0, 1], lower is better (Guo et al. 2017, equation 5)."
+    """Maximum calibration error, the largest gap of any bin: `[...]` in [0, 1], lower is better (Guo et al. 2017,
+    equation 5)."""
     return _gaps(*_width_bins(*_flat(confidence, correct), bins)).max(-1).reshape(confidence.shape[:-1])
 
 # %% ../../nbs/05_metrics/02_calibration.ipynb #38a0596d
@@ -70,8 +73,8 @@ def reliability(
     bins: int = 15,  # of equal width
     level: float = 0.95,  # of the interval
 ) -> pd.DataFrame:
-    """Data of a reliability diagram, one row per replica and bin: alpha, seed, low, high (the bin's edges), windows, confidence,
-    accuracy, accuracy_low, accuracy_high (Wilson's interval). Empty bins have NaN."""
+    """Data of a reliability diagram, one row per replica and bin: alpha, seed, low, high (the bin's edges), windows,
+    confidence, accuracy, accuracy_low, accuracy_high (Wilson's interval). Empty bins have NaN."""
     count, sure, right = (total.ravel() for total in _width_bins(*_flat(*top_label(predictions)), bins))
     replicas = len(predictions.logits)
     n = np.where(count > 0, count, np.nan)
@@ -87,8 +90,8 @@ def reliability(
 
 # %% ../../nbs/05_metrics/02_calibration.ipynb #d1501150
 def _sort(confidence, correct):
-    """For bins of equal mass of `[G, N]` arrays: cumulative confidence and correctness in order of confidence, `[G, N + 1]`,
-    and the position `[G, N + 1]` to which a cut must move so that it separates no equal confidences."""
+    """For bins of equal mass of `[G, N]` arrays: cumulative confidence and correctness in order of confidence,
+    `[G, N + 1]`, and the position `[G, N + 1]` to which a cut must move so that it separates no equal confidences."""
     groups, windows = confidence.shape
     order = np.argsort(confidence, axis=1)
     ordered = np.take_along_axis(confidence, order, 1)
@@ -101,7 +104,8 @@ def _sort(confidence, correct):
 
 
 def _mass_bins(sure, right, cut, bins):
-    "Windows, summed confidence and summed correctness of equal-mass bins, each `[G, B]`; `sure, right, cut` come from `_sort`."
+    """Windows, summed confidence and summed correctness of equal-mass bins, each `[G, B]`; `sure, right, cut` come
+    from `_sort`."""
     windows = sure.shape[1] - 1
     bins = min(bins, windows)
     step = np.arange(bins + 1)
@@ -118,20 +122,21 @@ def ece_mass(
     _, sure, right = _mass_bins(*_sort(*_flat(confidence, correct)), bins)
     return (np.abs(sure - right).sum(-1) / confidence.shape[-1]).reshape(confidence.shape[:-1])
 
-
+# %% ../../nbs/05_metrics/02_calibration.ipynb #9def353a
 def rmsce_debiased(
     confidence: np.ndarray,  # [..., N] in [0, 1]
     correct: np.ndarray,  # [..., N] bool
     bins: int = 15,  # of equal mass
 ) -> np.ndarray:
-    "Debiased root-mean-square calibration error: `[...]` in [0, 1], lower is better (Kumar, Liang & Ma 2019, section 5)."
+    """Debiased root-mean-square calibration error: `[...]` in [0, 1], lower is better (Kumar, Liang & Ma 2019,
+    section 5)."""
     count, sure, right = _mass_bins(*_sort(*_flat(confidence, correct)), bins)
     share = right / np.maximum(count, 1)
     square = np.where(count > 1, _gaps(count, sure, right) ** 2 - share * (1 - share) / np.maximum(count - 1, 1), 0)
     total = (count * square).sum(-1) / confidence.shape[-1]
     return np.sqrt(np.maximum(total, 0)).reshape(confidence.shape[:-1])
 
-
+# %% ../../nbs/05_metrics/02_calibration.ipynb #599cfa70
 def _rising(count, right):
     "Whether accuracy never falls from one non-empty bin to the next: `[G]`."
     share = np.where(count > 0, right / np.maximum(count, 1), -1)
@@ -144,8 +149,8 @@ def ece_sweep(
 ) -> tuple:
     """Monotonic sweep calibration error: `[...]` in [0, 1], lower is better, and the number of bins it chose, `[...]`.
 
-    The largest number of equal-mass bins before accuracy first falls from bin to bin (Roelofs et al. 2022, algorithm 1, with
-    absolute gaps)."""
+    The largest number of equal-mass bins before accuracy first falls from bin to bin (Roelofs et al. 2022, algorithm
+    1, with absolute gaps)."""
     ordered = _sort(*_flat(confidence, correct))
     groups, windows = ordered[0].shape[0], confidence.shape[-1]
     chosen = np.ones(groups, int)
@@ -182,7 +187,9 @@ def _cosines(confidence, correct):
     cell = (left + np.arange(groups)[:, None] * (FINE + 1)).ravel()
     residual = (correct - confidence) / windows
     size = groups * (FINE + 1)
-    grid = np.bincount(cell, (residual * (1 - share)).ravel(), size) + np.bincount(cell + 1, (residual * share).ravel(), size)
+    grid = np.bincount(cell, (residual * (1 - share)).ravel(), size) + np.bincount(
+        cell + 1, (residual * share).ravel(), size
+    )
     grid = grid.reshape(groups, FINE + 1)
     grid[:, [0, -1]] *= 2  # the transform counts inner points twice
     return dct(grid, type=1)[:, : COARSE + 1] / 2
@@ -209,7 +216,8 @@ def smece(
     confidence: np.ndarray,  # [..., N] in [0, 1]
     correct: np.ndarray,  # [..., N] bool, or the probability of being right
 ) -> np.ndarray:
-    """Smooth calibration error at the width that equals it: `[...]` in [0, 1], lower is better (Błasiok & Nakkiran 2024).
+    """Smooth calibration error at the width that equals it: `[...]` in [0, 1], lower is better (Błasiok & Nakkiran
+    2024).
 
     Below a width of 0.001 the width stays there."""
     cosines = _cosines(*_flat(confidence, correct))
@@ -228,9 +236,11 @@ def noise_floor(
     draws: int = 1000,  # simulated test parts
     seed: int = 0,  # of the draws
 ) -> tuple:
-    """ECE of a perfectly calibrated model with these confidences: mean and 95th percentile over simulated parts, each `[...]`.
+    """ECE of a perfectly calibrated model with these confidences: mean and 95th percentile over simulated parts, each
+    `[...]`.
 
-    Each window is drawn right with the probability that its confidence states; the same random numbers serve all groups."""
+    Each window is drawn right with the probability that its confidence states; the same random numbers serve all
+    groups."""
     (flat,) = _flat(confidence)
     windows = flat.shape[1]
     rng = np.random.default_rng(seed)
@@ -244,7 +254,9 @@ def noise_floor(
         right = np.stack([(uniform < row).astype(np.float32) @ hot for row, hot in zip(chance, inside)])
         errors.append(np.abs(right - sure[:, None]).sum(-1) / windows)
     errors = np.concatenate(errors, axis=1)
-    return errors.mean(1).reshape(confidence.shape[:-1]), np.quantile(errors, 0.95, axis=1).reshape(confidence.shape[:-1])
+    return errors.mean(1).reshape(confidence.shape[:-1]), np.quantile(errors, 0.95, axis=1).reshape(
+        confidence.shape[:-1]
+    )
 
 # %% ../../nbs/05_metrics/02_calibration.ipynb #4fa1f99d
 def ece_classwise(
@@ -262,7 +274,8 @@ def per_subject(
     predictions: Predictions,  # logits, y and subject are used
     bins: int = 15,  # of equal width
 ) -> pd.DataFrame:
-    "One row per replica and subject: alpha, seed, subject, windows, accuracy, ece, ece_floor (see `noise_floor`, 200 draws)."
+    """One row per replica and subject: alpha, seed, subject, windows, accuracy, ece, ece_floor (see `noise_floor`,
+    200 draws)."""
     confidence, correct = top_label(predictions)
     table = accuracy_per_subject(predictions)
     chosen = [predictions.subject == subject for subject in np.unique(predictions.subject)]
@@ -317,8 +330,9 @@ def recalibrated(
     test: Predictions,  # the part to measure
     validation: Predictions,  # same replicas; the temperature is fitted here
 ) -> dict:
-    """Name -> `[R]`: `temperature`, `temperature_at_bound` (0 or 1), `ece_temperature` (ECE after scaling), and the two parts of
-    each score: `nll_calibration`, `nll_refinement` (nats), `brier_calibration`, `brier_refinement` (Berta et al. 2025)."""
+    """Name -> `[R]`: `temperature`, `temperature_at_bound` (0 or 1), `ece_temperature` (ECE after scaling), and the
+    two parts of each score: `nll_calibration`, `nll_refinement` (nats), `brier_calibration`, `brier_refinement`
+    (Berta et al. 2025)."""
     temperature, at_bound = fit_temperature(validation)
     before, after = per_window(test), per_window(replace(test, logits=test.logits / temperature[:, None, None]))
     result = dict(
@@ -334,7 +348,8 @@ def recalibrated(
 def against_truth(
     predictions: Predictions,  # with `posterior`
 ) -> dict:
-    """Calibration against exact posteriors, name -> `[R]`: `ece_true`, `smece_true`, `posterior_gap`, in [0, 1], lower is better.
+    """Calibration against exact posteriors, name -> `[R]`: `ece_true`, `smece_true`, `posterior_gap`, in [0, 1],
+    lower is better.
 
     NaN where the posteriors are not known."""
     names = ("ece_true", "smece_true", "posterior_gap")
@@ -357,9 +372,16 @@ def measures(
     unfitted = ["temperature", "temperature_at_bound", "ece_temperature"]
     unfitted += [f"{score}_{part}" for score in ("nll", "brier") for part in ("calibration", "refinement")]
     return dict(
-        ece=ece(confidence, correct), ece_floor=floor, ece_floor_95=floor_95, ece_mass=ece_mass(confidence, correct),
-        ece_classwise=ece_classwise(test), mce=mce(confidence, correct), rmsce_debiased=rmsce_debiased(confidence, correct),
-        ece_sweep=sweep, sweep_bins=sweep_bins.astype(float), smece=smece(confidence, correct),
+        ece=ece(confidence, correct),
+        ece_floor=floor,
+        ece_floor_95=floor_95,
+        ece_mass=ece_mass(confidence, correct),
+        ece_classwise=ece_classwise(test),
+        mce=mce(confidence, correct),
+        rmsce_debiased=rmsce_debiased(confidence, correct),
+        ece_sweep=sweep,
+        sweep_bins=sweep_bins.astype(float),
+        smece=smece(confidence, correct),
         **(dict.fromkeys(unfitted, nan) if validation is None else recalibrated(test, validation)),
         **against_truth(test),
     )

@@ -23,10 +23,11 @@ def imaginary_predictions(
     seed: int = 0,  # of the class means, and with the part's name of the windows
     part: str = "test",  # the part's name: another part of the same task has other windows
 ) -> Predictions:
-    """Predictions of imaginary models that know the true posterior up to a factor on the logits; for examples, tests and timings.
+    """Predictions of imaginary models that know the true posterior up to a factor on the logits; for examples, tests
+    and timings.
 
-    Features of class k are drawn from a normal distribution around a mean of length `distance`, the same for all replicas.
-    `posterior` holds the exact class probabilities. Windows belong to 10 subjects in turn."""
+    Features of class k are drawn from a normal distribution around a mean of length `distance`, the same for all
+    replicas. `posterior` holds the exact class probabilities. Windows belong to 10 subjects in turn."""
     means = np.random.default_rng(seed).normal(size=(classes, features))
     rng = np.random.default_rng([seed, *part.encode()])
     means *= distance / np.linalg.norm(means, axis=1, keepdims=True)
@@ -39,8 +40,15 @@ def imaginary_predictions(
     posterior /= posterior.sum(1, keepdims=True)
     replicas = len(scale)
     return Predictions(
-        part, logits.astype(np.float32), np.repeat(x[None].astype(np.float32), replicas, 0), templates.astype(np.float32),
-        bias.astype(np.float32), y=y, subject=np.arange(windows) % 10, alphas=np.zeros(replicas), seeds=np.arange(replicas),
+        part,
+        logits.astype(np.float32),
+        np.repeat(x[None].astype(np.float32), replicas, 0),
+        templates.astype(np.float32),
+        bias.astype(np.float32),
+        y=y,
+        subject=np.arange(windows) % 10,
+        alphas=np.zeros(replicas),
+        seeds=np.arange(replicas),
         posterior=posterior,
     )
 
@@ -66,7 +74,8 @@ def check_finite(
             replica = int(np.flatnonzero(~finite)[0])
             raise HarLsError(
                 f"{predictions.part} part: {name} of replica {replica} (alpha {predictions.alphas[replica]:g}, "
-                f"seed {predictions.seeds[replica]}) hold NaN or infinity; its training diverged: train it again or leave it out"
+                f"seed {predictions.seeds[replica]}) hold NaN or infinity; its training diverged: train it again "
+                "or leave it out"
             )
 
 # %% ../../nbs/05_metrics/00_classification.ipynb #3ec4f794

@@ -26,8 +26,8 @@ def log_probabilities(
 def per_window(
     predictions: Predictions,  # logits and y are used
 ) -> dict:
-    """Confidence of every window, each `[R, N]`: `correct` (bool), `max_conf`, `nll` (nats), `brier`, `entropy` (nats), `margin`,
-    `logit_gap` (nats).
+    """Confidence of every window, each `[R, N]`: `correct` (bool), `max_conf`, `nll` (nats), `brier`, `entropy`
+    (nats), `margin`, `logit_gap` (nats).
 
     Raises `HarLsError` on NaN. With one class `margin` is 1 and `logit_gap` NaN."""
     correct = predicted_class(predictions) == predictions.y

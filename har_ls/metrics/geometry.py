@@ -16,7 +16,8 @@ from ..predictions import Predictions
 
 # %% ../../nbs/05_metrics/03_geometry.ipynb #f60be181
 class Clusters:
-    """Features of each replica sorted by class: what the measures of this page start from. Only classes that occur, float64.
+    """Features of each replica sorted by class: what the measures of this page start from. Only classes that occur,
+    float64.
 
     Raises `HarLsError` on NaN."""
 
@@ -27,7 +28,9 @@ class Clusters:
         check_finite(predictions, "features")
         order = np.argsort(predictions.y, kind="stable")
         self.order = order  # [N]: which window of the predictions comes when
-        self.classes, self.start, self.count = np.unique(predictions.y[order], return_index=True, return_counts=True)  # [K'] each
+        self.classes, self.start, self.count = np.unique(
+            predictions.y[order], return_index=True, return_counts=True
+        )  # [K'] each
         self.which = np.repeat(np.arange(len(self.classes)), self.count)  # [N]: class of each window, from 0, rising
         self.features = predictions.features[:, order].astype(np.float64)  # [R, N, D]
         self.means = self.per_class(self.features)  # [R, K', D]
@@ -58,8 +61,8 @@ def _mean_over_pairs(values):
 def distances(
     clusters: Clusters,  # of one part
 ) -> dict:
-    """Name -> `[R]`: `intra`, `inter`, `separability` = intra / inter, `feature_norm` (mean length of a feature vector), and
-    the distances in units of it, `intra_relative` and `inter_relative`. All at least 0."""
+    """Name -> `[R]`: `intra`, `inter`, `separability` = intra / inter, `feature_norm` (mean length of a feature
+    vector), and the distances in units of it, `intra_relative` and `inter_relative`. All at least 0."""
     intra = clusters.per_class(_norm(clusters.residual)).mean(1)
     first, second = clusters.pairs
     inter = _mean_over_pairs(_norm(clusters.means[:, first] - clusters.means[:, second]))
@@ -184,11 +187,16 @@ def tsne(
     if features.ndim != 2 or len(features) < 4:
         raise HarLsError(f"t-SNE needs features [N, D] of one replica with N >= 4, got shape {features.shape}")
     if not np.isfinite(features).all():
-        raise HarLsError("t-SNE: the features hold NaN or infinity; the training diverged: train it again or leave it out")
+        raise HarLsError(
+            "t-SNE: the features hold NaN or infinity; the training diverged: train it again or leave it out"
+        )
     few = len(features) < 2500
     method = TSNE(
-        perplexity=min(perplexity, (len(features) - 1) / 3), neighbors="exact", negative_gradient_method="bh" if few else "fft",
-        random_state=seed, n_jobs=1,
+        perplexity=min(perplexity, (len(features) - 1) / 3),
+        neighbors="exact",
+        negative_gradient_method="bh" if few else "fft",
+        random_state=seed,
+        n_jobs=1,
     )
     return np.asarray(method.fit(features.astype(np.float64)))
 
@@ -198,7 +206,8 @@ def tsne_trust(
     points: np.ndarray,  # [N, 2], their map
     neighbours: int = 12,  # how many neighbours are compared
 ) -> float:
-    "Trustworthiness of a map in [0, 1]: 1 if neighbours on the map are neighbours in feature space (Venna & Kaski 2001)."
+    """Trustworthiness of a map in [0, 1]: 1 if neighbours on the map are neighbours in feature space (Venna & Kaski
+    2001)."""
     return float(trustworthiness(features, points, n_neighbors=min(neighbours, (len(features) - 1) // 2)))
 
 # %% ../../nbs/05_metrics/03_geometry.ipynb #07d0d697
@@ -207,4 +216,9 @@ def measures(
 ) -> dict:
     "Every scalar measure of this page: name -> `[R]`."
     clusters = Clusters(predictions)
-    return {**distances(clusters), **cosines(clusters), **collapse(predictions, clusters), "silhouette": silhouette(clusters)}
+    return {
+        **distances(clusters),
+        **cosines(clusters),
+        **collapse(predictions, clusters),
+        "silhouette": silhouette(clusters),
+    }

@@ -40,7 +40,8 @@ def curve_measures(
     score: np.ndarray,  # [..., N], any confidence score, higher is surer
     correct: np.ndarray,  # [..., N] bool
 ) -> dict:
-    "Name -> `[...]`: `aurc`, `aurc_excess`, `coverage_at_5_risk` (higher is better), `risk_at_80_coverage`; all in [0, 1]."
+    """Name -> `[...]`: `aurc`, `aurc_excess`, `coverage_at_5_risk` (higher is better), `risk_at_80_coverage`; all in
+    [0, 1]."""
     risk = risk_curve(score, correct)
     windows = risk.shape[-1]
     best = risk_curve(correct.astype(float), correct)
@@ -81,7 +82,8 @@ def pnorm_scores(
 def choose_norm(
     validation: Predictions,  # logits and y are used
 ) -> np.ndarray:
-    "Order p with the least validation AURC, `[R]`; -1 where none is better than the softmax. Of equal ones the smallest."
+    """Order p with the least validation AURC, `[R]`; -1 where none is better than the softmax. Of equal ones the
+    smallest."""
     confidence, correct = top_label(validation)
     scores = np.concatenate([confidence[None], pnorm_scores(validation.logits)])
     areas = risk_curve(scores, np.broadcast_to(correct, scores.shape)).mean(-1)
@@ -102,8 +104,8 @@ def measures(
     test: Predictions,  # the part to measure
     validation: Predictions | None = None,  # same replicas; chooses the norm
 ) -> dict:
-    """Every scalar measure of this page, name -> `[R]`: those of `curve_measures` with the softmax, the same with ending `_pnorm`,
-    and `pnorm_order` (-1 is the softmax). The latter five are NaN without a validation part."""
+    """Every scalar measure of this page, name -> `[R]`: those of `curve_measures` with the softmax, the same with
+    ending `_pnorm`, and `pnorm_order` (-1 is the softmax). The latter five are NaN without a validation part."""
     confidence, correct = top_label(test)
     result = curve_measures(confidence, correct)
     if validation is None:

@@ -21,7 +21,8 @@ def distillation_loss(
     beta: float = 1.0,  # weight of the teacher, 0 to 1
     temperature: float | torch.Tensor = 1.0,  # T: one number, or one per replica [...]
 ) -> torch.Tensor:  # [...]: mean over the batch, one value per replica
-    """`(1 - beta) H(y, p) + beta T^2 H(p_teacher(T), p(T))`, in nats (Hinton et al. 2015, section 2; Müller et al. 2019, section 4).
+    """`(1 - beta) H(y, p) + beta T^2 H(p_teacher(T), p(T))`, in nats (Hinton et al. 2015, section 2; Müller et al.
+    2019, section 4).
 
     Raises `HarLsError` unless beta is in [0, 1] and every temperature is positive."""
     t = torch.as_tensor(temperature, dtype=logits.dtype, device=logits.device)
@@ -41,7 +42,8 @@ def smoothing_index(
     teacher: Predictions,  # R teachers, on the windows the students learn from
     temperature: float = 1.0,  # T
 ) -> np.ndarray:  # [R], 0 to K / (K - 1)
-    "How soft a teacher's targets are: mean probability of the wrong classes times K / (K - 1). Müller et al. 2019, section 4."
+    """How soft a teacher's targets are: mean probability of the wrong classes times K / (K - 1). Müller et al. 2019,
+    section 4."""
     z = torch.from_numpy(teacher.logits).double() / temperature
     p = z.softmax(-1).numpy()
     k = p.shape[-1]
@@ -60,9 +62,13 @@ def distil(
 ) -> Training:
     """Train one student per teacher. In the result, `alphas` are those of the teachers.
 
-    Raises `HarLsError` if the teachers' predictions are not those of the split's training part, and as `train` and `distillation_loss` do."""
+    Raises `HarLsError` if the teachers' predictions are not those of the split's training part, and as `train` and
+    `distillation_loss` do."""
     if teachers.part != "train" or len(teachers.y) != len(split.train):
-        raise HarLsError(f"teachers predict {len(teachers.y)} windows of the {teachers.part} part; expected the {len(split.train)} of the train part")
+        raise HarLsError(
+            f"teachers predict {len(teachers.y)} windows of the {teachers.part} part; expected the "
+            f"{len(split.train)} of the train part"
+        )
     if len(seeds) != len(teachers.logits):
         raise HarLsError(f"{len(seeds)} seeds for {len(teachers.logits)} teachers: give one per teacher")
     t = np.broadcast_to(np.asarray(temperatures, float), len(seeds)).copy()

@@ -16,13 +16,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..runs import run as runs
+from ..runs import folder as runs
+from ..runs.execution import run
+from ..runs.identity import study_notebook
 from ..core import HarLsError, one_of, whole_file
 from .projection import clusters, project, template_distances, triples
 from .temperature import scaled, sweep, with_and_without
 from ..evidence.results import comparable, counts
 from ..predictions import Predictions, load_predictions
-from ..runs.run import RunSpec
+from ..runs.spec import RunSpec
 from ..evidence.statistics import CELL, MARGINS, Claim, Part, effects, judge, leave_one_subject_out, margin_of
 
 # %% ../../nbs/08_paper/04_experiment.ipynb #d75d1688
@@ -246,7 +248,7 @@ def publish(
 # %% ../../nbs/08_paper/04_experiment.ipynb #069a4483
 def printed() -> pd.DataFrame:
     "Numbers of Müller et al. (2019) and of one replication: source, dataset, architecture, quantity, alpha, value."
-    return pd.read_csv(runs.study_notebook("run").parent / "results" / "mueller2019.csv")
+    return pd.read_csv(study_notebook("run").parent / "results" / "mueller2019.csv")
 
 # %% ../../nbs/08_paper/04_experiment.ipynb #7ce05e46
 def versus(
@@ -365,7 +367,7 @@ def scorecard(
 # %% ../../nbs/08_paper/04_experiment.ipynb #a8dd6719
 def published() -> Path:
     "The folder of the published tables."
-    return runs.study_notebook("run").parent / "results" / "paper"
+    return study_notebook("run").parent / "results" / "paper"
 
 
 def page(
@@ -373,8 +375,8 @@ def page(
     out: str | Path,  # folder to write to
 ) -> Path:
     "Execute the page on these results: `paper.ipynb` and `paper.html` in `out`; return the path of the second. Raises `HarLsError` if that fails."
-    from har_ls.runs import study
+    from har_ls.evidence.render import render
 
     if not Path(folder).is_dir():
         raise HarLsError(f"{folder}: no such folder; make results with `har-ls paper --profile quick`")
-    return study.render("paper", out, dict(runs=str(Path(folder).absolute())))
+    return render("paper", out, dict(runs=str(Path(folder).absolute())))

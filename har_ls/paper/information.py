@@ -19,16 +19,23 @@ def mutual_information(
     fit: np.ndarray,  # [..., N, L] draws of Y for each of N windows, to estimate means and variance from
     held_out: np.ndarray,  # [..., N, M] other draws, to evaluate on
 ) -> np.ndarray:  # [...] nats
-    """Mutual information between the window and a scalar output under random disturbances (Müller et al. 2019, section 4).
+    """Mutual information between the window and a scalar output under random disturbances (Müller et al. 2019,
+    section 4).
 
-    Between 0 and log N up to sampling error. An output that does not vary at all, neither between windows nor between draws, has none.
-    Raises `HarLsError` for fewer than two windows or draws, arrays that do not go together, or values that are not finite."""
+    Between 0 and log N up to sampling error. An output that does not vary at all, neither between windows nor between
+    draws, has none. Raises `HarLsError` for fewer than two windows or draws, arrays that do not go together, or
+    values that are not finite."""
     fit, held_out = np.asarray(fit, float), np.asarray(held_out, float)
     if fit.ndim < 2 or fit.shape[:-1] != held_out.shape[:-1] or min(fit.shape[-2:]) < 2 or held_out.shape[-1] < 1:
-        raise HarLsError(f"draws of shapes {fit.shape} and {held_out.shape}: expected [..., N, L] and [..., N, M] with N and L at least 2")
+        raise HarLsError(
+            f"draws of shapes {fit.shape} and {held_out.shape}: expected [..., N, L] and [..., N, M] with N and L "
+            "at least 2"
+        )
     if not (np.isfinite(fit).all() and np.isfinite(held_out).all()):
         raise HarLsError("some draws are not finite: the model has diverged")
-    flat = [_information(f, h) for f, h in zip(fit.reshape(-1, *fit.shape[-2:]), held_out.reshape(-1, *held_out.shape[-2:]))]
+    flat = [
+        _information(f, h) for f, h in zip(fit.reshape(-1, *fit.shape[-2:]), held_out.reshape(-1, *held_out.shape[-2:]))
+    ]
     return np.array(flat).reshape(fit.shape[:-2])
 
 
@@ -82,8 +89,8 @@ def disturb(
 def confusable_pair(
     split,  # a `har_ls.data.splits.Split`
 ) -> tuple:  # two classes, the smaller first
-    """The two classes that a linear discriminant on each channel's mean and standard deviation confuses most: the largest sum of the mean probabilities
-    that validation windows of either class give to the other."""
+    """The two classes that a linear discriminant on each channel's mean and standard deviation confuses most: the
+    largest sum of the mean probabilities that validation windows of either class give to the other."""
     (x, y, *_), (v, z, *_) = split.part("train"), split.part("validation")
     simple = LinearDiscriminantAnalysis().fit(_moments(x), y)
     p = np.zeros((len(v), len(split.windows.activities)))
@@ -104,11 +111,14 @@ def disturbed_copies(
     copies: int = 120,  # of each window
     seed: int = 0,  # of the disturbances
 ) -> np.ndarray:  # [copies, N, C, L] float32
-    "Windows of two classes, disturbed in the sensors' units as `disturb` does (no rotation where channels are not triads), then scaled as the split scales."
+    """Windows of two classes, disturbed in the sensors' units as `disturb` does (no rotation where channels are not
+    triads), then scaled as the split scales."""
     rng = np.random.default_rng(seed)
     y = np.asarray(split.windows.y[split.train])
     chosen = [np.flatnonzero(y == c) for c in pair]
-    chosen = [index[np.linspace(0, len(index) - 1, min(windows // 2, len(index))).round().astype(int)] for index in chosen]
+    chosen = [
+        index[np.linspace(0, len(index) - 1, min(windows // 2, len(index))).round().astype(int)] for index in chosen
+    ]
     x = np.asarray(split.windows.x[split.train[np.concatenate(chosen)]], np.float32)
     degrees = 0.0 if x.shape[1] % 3 else 10.0
     scaled = [(disturb(x, rng, degrees=degrees) - split.mean[:, None]) / split.std[:, None] for _ in range(copies)]
@@ -130,4 +140,6 @@ def logit_information(
         logits = folded(torch.as_tensor(x).to(folded.templates).expand(replicas, *x.shape))[1]
         difference.append((logits[..., pair[0]] - logits[..., pair[1]]).float().cpu().numpy())
     y = np.stack(difference, -1)
-    return np.array([mutual_information(r[:, :-held_out], r[:, -held_out:]) if np.isfinite(r).all() else np.nan for r in y], float)
+    return np.array(
+        [mutual_information(r[:, :-held_out], r[:, -held_out:]) if np.isfinite(r).all() else np.nan for r in y], float
+    )

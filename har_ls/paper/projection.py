@@ -61,14 +61,18 @@ def project(
 
 def _evenly(index, count):
     "At most `count` entries of `index`, evenly spaced."
-    return index if count is None or len(index) <= count else index[np.linspace(0, len(index) - 1, count).round().astype(int)]
+    return (
+        index
+        if count is None or len(index) <= count
+        else index[np.linspace(0, len(index) - 1, count).round().astype(int)]
+    )
 
 # %% ../../nbs/08_paper/00_projection.ipynb #710ee4ae
 def triples(
     predictions: Predictions,  # of the validation part
 ) -> pd.DataFrame:  # one row per triple: classes, confusion; most confusable first
-    """All triples of classes that have windows, with their confusion: the mean probability that windows of one of the three classes
-    give to the other two. Raises `HarLsError` with fewer than three classes present."""
+    """All triples of classes that have windows, with their confusion: the mean probability that windows of one of the
+    three classes give to the other two. Raises `HarLsError` with fewer than three classes present."""
     present = np.unique(predictions.y)
     if len(present) < 3:
         raise HarLsError(f"{len(present)} classes have windows in the {predictions.part} part: a triple needs three")
@@ -78,21 +82,27 @@ def triples(
     mean = np.stack([p[predictions.y == c].mean(0) for c in range(p.shape[1]) if c in present])
     mean = pd.DataFrame(mean, index=present)
     rows = [(t, sum(mean.loc[a, b] for a in t for b in t if a != b) / 3) for t in combinations(present.tolist(), 3)]
-    return pd.DataFrame(rows, columns=["classes", "confusion"]).sort_values("confusion", ascending=False, ignore_index=True)
+    return pd.DataFrame(rows, columns=["classes", "confusion"]).sort_values(
+        "confusion", ascending=False, ignore_index=True
+    )
 
 # %% ../../nbs/08_paper/00_projection.ipynb #3f33ea3b
 def clusters(
     predictions: Predictions,  # R replicas on N windows
 ) -> pd.DataFrame:
-    """One row per replica: alpha, seed, part, spread, own, unevenness, scale, template_spread. Not a number where fewer than two classes
-    have windows (spread), or with fewer than three classes (unevenness)."""
+    """One row per replica: alpha, seed, part, spread, own, unevenness, scale, template_spread. Not a number where
+    fewer than two classes have windows (spread), or with fewer than three classes (unevenness)."""
     x, w, y = predictions.features.astype(float), predictions.templates.astype(float), predictions.y
     r, n, k = predictions.logits.shape
     present = np.unique(y)
     means = np.stack([x[:, y == c].mean(1) for c in present], 1)
     within = np.sqrt(((x - means[:, np.searchsorted(present, y)]) ** 2).sum(-1).mean(-1))
     pairs = list(combinations(range(len(present)), 2))
-    between = np.mean([np.linalg.norm(means[:, a] - means[:, b], axis=-1) for a, b in pairs], 0) if pairs else np.full(r, np.nan)
+    between = (
+        np.mean([np.linalg.norm(means[:, a] - means[:, b], axis=-1) for a, b in pairs], 0)
+        if pairs
+        else np.full(r, np.nan)
+    )
     distance = template_distances(predictions)
     own = distance[:, np.arange(n), y]
     others = distance[:, np.arange(k) != y[:, None]].reshape(r, n, k - 1)

@@ -36,8 +36,9 @@ def with_and_without(
     test: Predictions,  # the part to measure
     validation: Predictions,  # the same replicas; the temperatures are fitted here
 ) -> pd.DataFrame:
-    """Two rows per replica: alpha, seed, part, scaled (False or True), temperature, at_bound (the search for T ended at its limit), accuracy,
-    ece (15 bins), nll (nats). Müller et al. 2019, Table 3, and smoothing with a temperature."""
+    """Two rows per replica: alpha, seed, part, scaled (False or True), temperature, at_bound (the search for T ended
+    at its limit), accuracy, ece (15 bins), nll (nats). Müller et al. 2019, Table 3, and smoothing with a
+    temperature."""
     _same_replicas(test, validation)
     fitted, at_bound = fit_temperature(validation)
     tables = []
@@ -56,8 +57,13 @@ def at_temperature(
     window = per_window(here)
     return pd.DataFrame(
         dict(
-            alpha=here.alphas, seed=here.seeds, part=here.part, temperature=temperature, accuracy=window["correct"].mean(1),
-            ece=ece(*top_label(here)), nll=window["nll"].mean(1),
+            alpha=here.alphas,
+            seed=here.seeds,
+            part=here.part,
+            temperature=temperature,
+            accuracy=window["correct"].mean(1),
+            ece=ece(*top_label(here)),
+            nll=window["nll"].mean(1),
         )
     )
 
@@ -71,5 +77,6 @@ def sweep(
     predictions: Predictions,  # R replicas
     temperatures=tuple(np.geomspace(0.25, 8, 31)),  # the grid
 ) -> pd.DataFrame:
-    "One row per replica and temperature: alpha, seed, part, temperature, accuracy, ece, nll (Müller et al. 2019, Figure 4)."
+    """One row per replica and temperature: alpha, seed, part, temperature, accuracy, ece, nll (Müller et al. 2019,
+    Figure 4)."""
     return pd.concat([at_temperature(predictions, t) for t in temperatures], ignore_index=True)

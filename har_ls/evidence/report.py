@@ -12,7 +12,7 @@ __all__ = ['PROTOCOLS', 'POPULATIONS', 'ENDPOINTS', 'WAYS', 'INSIDE', 'RECORDED'
            'histogram_grid', 'forest_of', 'all_cells', 'model_contrasts', 'contrast_figure', 'model_means',
            'score_table', 'weaknesses', 'caveats', 'provenance', 'report', 'dataset_page']
 
-# %% ../../nbs/07_evidence/08_report.ipynb #16f67f61
+# %% ../../nbs/07_evidence/08_report.ipynb #3bcda4ea
 import tempfile
 from pathlib import Path
 
@@ -24,10 +24,10 @@ import pandas as pd
 from ..core import whole_file
 from ..data.catalog import DATASETS, find, info, load
 from har_ls.evidence.figures import (
-    FEW, class_legend, colour, forest, heat_map, marker, plane, reach, reliability, reliability_bins, whisker,
+    class_legend, colour, forest, heat_map, marker, plane, reach, reliability, reliability_bins, whisker,
 )
 from .results import COPIES, MAIN, Results, coarser, digits, original, training_accuracy
-from .statistics import CELL, bounds, effects, in_cell, margin_of
+from .statistics import CELL, bounds, in_cell, margin_of
 from har_ls.evidence.words import (
     activity, cell_name, dataset_name, interval, label, listing, mean_and_spread, model_name, several, short, signed, smoothing,
 )
@@ -155,19 +155,19 @@ def length_figure(
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
-# %% ../../nbs/07_evidence/08_report.ipynb #5a44ef45
+# %% ../../nbs/07_evidence/08_report.ipynb #0bf075c6
 def gap_figure(
-    table: pd.DataFrame,  # one row per cell: gap, estimate, low, high, subjects, model, alpha; perhaps predicted
+    table: pd.DataFrame,  # one row per cell: gap, estimate, low, high, model, alpha; perhaps predicted
 ):
     "The change in ECE against the confidence gap, new and known people apart; a line where predictions are given. Returns the Figure."
     figure, ax = plt.subplots(figsize=(5.6, 3.4))
-    ax.set_ylim(*reach(table.estimate, table.low.mask(table.subjects < FEW), table.high.mask(table.subjects < FEW), margin_of("ece", 1.0)))
+    ax.set_ylim(*reach(table.estimate, table.low, table.high, margin_of("ece", 1.0)))
     ax.axhspan(-margin_of("ece", 1.0), margin_of("ece", 1.0), color="0.92", linewidth=0)
     ax.axhline(0, color="0.5", linewidth=1)
     ax.axvline(0, color="0.5", linewidth=1)
     for population, tint in zip(POPULATIONS, ("#0072b2", "#cc79a7")):
         for model, group in of_population(table, population).groupby("model"):
-            enough = group[group.subjects >= FEW]
+            enough = group.dropna(subset="low")
             ax.vlines(enough.gap, enough.low, enough.high, color=tint, linewidth=1, alpha=0.6)
             ax.plot(group.gap, group.estimate, marker(model), color=tint, markersize=5, label=f"{population}, {model_name(model)}")
     if "predicted" in table:
@@ -387,7 +387,7 @@ def cell_stories(
     wide = found[found.dataset == dataset].pivot_table(index=CELL, columns="measure", values="verdict", aggfunc="first")
     return [f"**{model_name(cell[1])}, {cell[2]} split.** {why(row.ece, gap.get(cell, np.nan), row.accuracy)}" for cell, row in wide.iterrows()]
 
-# %% ../../nbs/07_evidence/08_report.ipynb #d2e9dd59
+# %% ../../nbs/07_evidence/08_report.ipynb #5f580d27
 def beside_the_original(
     test: pd.DataFrame,  # test part of the metrics
     found: pd.DataFrame,  # effects
@@ -415,12 +415,11 @@ def beside_the_original(
 
 
 def _difference(one, name):
-    "The difference with its interval; none from fewer than four people."
+    "The difference with its interval, or why there is none."
     if not len(one):
         return ""
     row, places = one.iloc[0], digits(name) + (digits(name) == 3)
-    enough = row.subjects >= FEW
-    return f"{signed(row.estimate, places)} ({interval(row.low, row.high, places) if enough else 'no interval: few people'})"
+    return f"{signed(row.estimate, places)} ({row.reason or interval(row.low, row.high, places)})"
 
 # %% ../../nbs/07_evidence/08_report.ipynb #0415636f
 def by_person(

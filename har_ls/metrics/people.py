@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['FITTED', 'window_values', 'person_sums', 'person_bins', 'person_classes']
 
-# %% ../../nbs/05_metrics/06_people.ipynb #a985e813
+# %% ../../nbs/05_metrics/06_people.ipynb #7117a9ac
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from ..core import HarLsError
 from . import calibration, classification, confidence, geometry
@@ -85,6 +86,20 @@ def _distance_values(predictions):
     back = np.argsort(clusters.order)
     return {name: value[:, back] for name, value in values.items()}
 
+# %% ../../nbs/05_metrics/06_people.ipynb #daa36f0c
+def _softly(sure, right, subject, bins=15):
+    "`[R, N]`: sure minus right with a sign between -1 and 1 for each bin, as sure as the people agree on it."
+    _, which = np.unique(subject, return_inverse=True)
+    replicas, people = len(sure), which.max() + 1
+    cell = np.searchsorted(np.arange(1, bins) / bins, sure) + bins * np.arange(replicas)[:, None]  # [R, N]
+    gap = sure - right
+    sums = np.bincount((cell * people + which).ravel(), gap.ravel(), replicas * bins * people).reshape(-1, people)
+    if people == 1:
+        return np.sign(sums[cell, 0]) * gap
+    total, error = sums.sum(1), np.sqrt(people) * sums.std(1, ddof=1)
+    side = 2 * norm.cdf(np.divide(total, error, out=1e9 * np.sign(total), where=error > 0)) - 1
+    return side[cell] * gap
+
 # %% ../../nbs/05_metrics/06_people.ipynb #1d6bb83b
 def _fitted_values(test, validation, correct):
     "Name -> `[R, N]`: measures after temperature scaling, and of conformal sets at 90 %; both fitted on `validation`."
@@ -97,14 +112,21 @@ def _fitted_values(test, validation, correct):
     inside = np.exp(confidence.log_probabilities(test.logits)) >= least[:, None, None]
     return {
         "max_conf_temperature": after["max_conf"], "ece_temperature": _signed(after["max_conf"], correct),
+        "ece_temperature_spread": _softly(after["max_conf"], correct, test.subject),
         "nll_temperature": after["nll"], "brier_temperature": after["brier"],
         "covered_90": inside[:, np.arange(len(test.y)), test.y].astype(float), "set_size_90": inside.sum(2).astype(float),
     }
 
 
-FITTED = ("max_conf_temperature", "ece_temperature", "nll_temperature", "brier_temperature", "covered_90", "set_size_90")
+FITTED = ("max_conf_temperature", "ece_temperature", "ece_temperature_spread", "nll_temperature", "brier_temperature", "covered_90", "set_size_90")
 
-# %% ../../nbs/05_metrics/06_people.ipynb #94153d10
+# %% ../../nbs/05_metrics/06_people.ipynb #8ec52843
+def _same_replicas(test, validation):
+    "Raise `HarLsError` unless two parts come from the same trainings."
+    if not (np.array_equal(test.alphas, validation.alphas) and np.array_equal(test.seeds, validation.seeds)):
+        raise HarLsError(f"the {test.part} and {validation.part} predictions hold different replicas: give two parts of the same trainings")
+
+
 def window_values(
     test: Predictions,  # the part to measure
     validation: Predictions | None = None,  # same replicas; fits the temperature and the conformal threshold
@@ -112,24 +134,25 @@ def window_values(
     """Name -> float64 `[R, N]`: what each window stands for in each measure. The mean over windows is the measure, and sums over some windows
     are their share of it, to first order in how often each window counts (influence function; Efron and Tibshirani 1993, chapter 21).
 
-    Plain means: `accuracy`, `max_conf`, `nll`, `brier`, `entropy`, `margin`, `logit_gap`, `overconfidence`, `feature_norm`, and with a validation part
-    `nll_temperature`, `brier_temperature`, `max_conf_temperature`, `covered_90`, `set_size_90` (NaN without). `nll_of_wrong` and `max_conf_of_wrong` are those of the wrong
-    windows and 0 for the right ones. Signs of bins held fixed: `ece`, `ece_classwise`, `ece_temperature`, `ece_true` (NaN without posterior). Linearised: `f1_macro`,
-    `balanced_accuracy`, `aurc`, `intra`, `inter`, `separability`. Raises `HarLsError` on NaN, and if the parts hold different replicas."""
-    if validation is not None and not (np.array_equal(test.alphas, validation.alphas) and np.array_equal(test.seeds, validation.seeds)):
-        raise HarLsError(f"the {test.part} and {validation.part} predictions hold different replicas: give two parts of the same trainings")
+    Plain means: `accuracy`, `max_conf`, `nll`, `brier`, `entropy`, `margin`, `logit_gap`, `overconfidence`, `feature_norm`, and with a
+    validation part `nll_temperature`, `brier_temperature`, `max_conf_temperature`, `covered_90`, `set_size_90` (NaN without). `nll_of_wrong` and
+    `max_conf_of_wrong` are those of the wrong windows and 0 for the right ones. Signs of bins held fixed: `ece`, `ece_classwise`,
+    `ece_temperature`, `ece_true` (NaN without posterior), and with soft signs, for the spread over people only: `ece_spread`,
+    `ece_temperature_spread`, `ece_true_spread`. Linearised: `f1_macro`, `balanced_accuracy`, `aurc`, `intra`, `inter`, `separability`. Raises `HarLsError` on NaN, and if the parts hold different replicas."""
+    if validation is not None:
+        _same_replicas(test, validation)
     values = confidence.per_window(test)
     correct = values.pop("correct")
     sure, decided, nan = values["max_conf"], classification.predicted_class(test), np.full(correct.shape, np.nan)
     p = np.exp(confidence.log_probabilities(test.logits)).transpose(0, 2, 1)
-    true = ece_true = nan
-    if test.posterior is not None:
-        true = test.posterior[np.arange(correct.shape[1]), decided]
-        ece_true = _signed(sure, true)
+    true = None if test.posterior is None else test.posterior[np.arange(correct.shape[1]), decided]
     return {
         "accuracy": correct.astype(float), "f1_macro": _f1_values(test, decided), "balanced_accuracy": _balanced_values(test, correct),
         **values, "nll_of_wrong": values["nll"] * ~correct, "max_conf_of_wrong": sure * ~correct, "overconfidence": sure - correct,
-        "ece": _signed(sure, correct), "ece_classwise": _signed(p, np.eye(p.shape[1])[test.y].T).mean(1), "ece_true": ece_true,
+        "ece": _signed(sure, correct), "ece_spread": _softly(sure, correct, test.subject),
+        "ece_true": nan if true is None else _signed(sure, true),
+        "ece_true_spread": nan if true is None else _softly(sure, true, test.subject),
+        "ece_classwise": _signed(p, np.eye(p.shape[1])[test.y].T).mean(1),
         "aurc": _area_values(sure, correct), **_distance_values(test),
         **(dict.fromkeys(FITTED, nan) if validation is None else _fitted_values(test, validation, correct)),
     }
@@ -144,9 +167,11 @@ def person_sums(
     test: Predictions,  # the part to measure
     validation: Predictions | None = None,  # same replicas; as for `window_values`
 ) -> pd.DataFrame:
-    """One row per replica and person: alpha, seed, part, subject, n (windows), then the sum over the person's windows of each of `window_values`, float32.
+    """One row per replica and person: alpha, seed, part, subject, n (windows), then the sum over the person's windows of each of
+    `window_values`, float32.
 
-    `table[name].sum() / table.n.sum()` of one replica is the measure; `table[name] / table.n` are the people's values."""
+    `table[name].sum() / table.n.sum()` of one replica is the measure (but for `..._spread`); `table[name] / table.n`
+    are the people's values."""
     subjects, which = np.unique(test.subject, return_inverse=True)
     replicas, people = len(test.alphas), len(subjects)
     frame = pd.DataFrame({
@@ -156,13 +181,14 @@ def person_sums(
     sums = {name: _summed(value, which, people).ravel().astype(np.float32) for name, value in window_values(test, validation).items()}
     return pd.concat([frame, pd.DataFrame(sums)], axis=1)
 
-# %% ../../nbs/05_metrics/06_people.ipynb #e0f64c4b
+# %% ../../nbs/05_metrics/06_people.ipynb #ad1183d1
 def person_bins(
     test: Predictions,  # the part to measure
     validation: Predictions | None = None,  # same replicas; with it, the same again at the temperature fitted there
     bins: int = 15,  # of equal width
 ) -> pd.DataFrame:
-    "One row per replica, person, temperature (scaled: False or True) and bin with windows in it: alpha, seed, part, subject, scaled, bin, n, right (windows), total (of confidence)."
+    """One row per replica, person, temperature (scaled: False or True) and bin with windows in it: alpha, seed, part, subject, scaled, bin,
+    n and right (windows), total (of confidence)."""
     subjects, which = np.unique(test.subject, return_inverse=True)
     temperatures = {False: np.ones(len(test.alphas))} | ({} if validation is None else {True: calibration.fit_temperature(validation)[0]})
     tables = []
@@ -182,7 +208,8 @@ def person_bins(
 def person_classes(
     test: Predictions,  # the part to measure
 ) -> pd.DataFrame:
-    "One row per replica, person, true class and predicted class that occur together: alpha, seed, part, subject, label, predicted, n (windows)."
+    """One row per replica, person, true class and predicted class that occur together: alpha, seed, part, subject, label, predicted,
+    n (windows)."""
     decided, windows = classification.predicted_class(test), len(test.y)
     frame = pd.DataFrame({
         "alpha": np.repeat(test.alphas, windows), "seed": np.repeat(test.seeds, windows), "part": test.part, "subject": np.tile(test.subject, len(decided)),

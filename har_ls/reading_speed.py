@@ -14,10 +14,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
+from .archives import open_archive
 from .data import pamap2
 from .data.catalog import info
-from .data.examples import write_pamap2
-from .archives import open_archive
 from .data.windows import window
 
 # %% ../nbs/09_underneath/03_reading_speed.ipynb #32d2496a
@@ -52,7 +51,7 @@ def parse_sides(
 ) -> dict:  # name -> (function that prepares the work, its arguments)
     """Write a generated PAMAP2, packed and unpacked, and say what there is to compare: parsers on the texts, and
     reading from both."""
-    archive, texts = write_pamap2(Path(folder) / info("pamap2").archive, share=share), Path(folder) / "texts"
+    archive, texts = pamap2.tiny(Path(folder) / info("pamap2").archive, share=share), Path(folder) / "texts"
     with open_archive(archive, within="PAMAP2_Dataset.zip") as opened:
         for name in opened.names:
             (texts / name).parent.mkdir(parents=True, exist_ok=True)

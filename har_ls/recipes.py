@@ -40,10 +40,12 @@ def require(recipe, name, allowed, expected):
     if not allowed:
         raise HarLsError(f"recipe: {name} = {getattr(recipe, name)!r}, expected {expected}")
 
-# %% ../nbs/04_training/01_recipes.ipynb #49afea88
+# %% ../nbs/04_training/01_recipes.ipynb #620c847c
 RECIPES = {
     ("resnet1d", None): Recipe(),
-    ("moderntcn", None): Recipe(epochs=12),
+    ("resnet1d", "mhealth"): Recipe(epochs=30),
+    ("moderntcn", None): Recipe(epochs=20, options=dict(patch=16, stride=8)),
+    ("moderntcn", "mhealth"): Recipe(epochs=30, options=dict(patch=16, stride=8)),
 }
 
 

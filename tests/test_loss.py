@@ -1,5 +1,8 @@
 """The loss against PyTorch's own, against finite differences, and against its closed form."""
+import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,15 +77,108 @@ def test_bad_batches_are_named():
     logits, y = batch(0, 1, 4, 3, 1.0)
     for targets, found in ((torch.tensor([[0, 1, 2, 3]]), "0 to 3"), (torch.tensor([[-1, 0, 1, 2]]), "-1 to 2")):
         with pytest.raises(HarLsError, match=f"targets range from {found}, expected 0 to 2"):
-            label_smoothing_loss(logits, targets, 0.1)
+            label_smoothing_loss(logits, targets, torch.tensor([0.1]))
     with pytest.raises(HarLsError, match="1 of 4 predictions have NaN"):
         broken = logits.detach().clone()
         broken[0, 2, 1] = math.nan
-        label_smoothing_loss(broken, y, 0.1)
+        label_smoothing_loss(broken, y, torch.tensor([0.1]))
     with pytest.raises(HarLsError, match="need targets of shape"):
-        label_smoothing_loss(logits, y[0], 0.1)
+        label_smoothing_loss(logits, y[0], torch.tensor([0.1]))
     with pytest.raises(HarLsError, match="expected num_classes = 4"):
         LabelSmoothingLoss(4, 0.1)(logits[0], y[0])
+
+
+def both(ours, theirs, logits, target):
+    "Values and gradients of two losses of the same input are the same, nan where nan."
+    results = []
+    for loss in (ours, theirs):
+        z = logits.clone().requires_grad_()
+        value = loss(z, target)
+        (gradient,) = torch.autograd.grad(value.sum(), z)
+        results.append((value.detach(), gradient))
+    for a, b in zip(*results):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14, equal_nan=True)
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.integers(0, 2**31), st.integers(2, 7), st.sampled_from(["one", "batch", "square", "sequence", "image"]), ALPHAS, st.booleans(), st.booleans(),
+    st.booleans(), st.sampled_from(["mean", "sum", "none"]), st.booleans(),
+)  # fmt: skip
+def test_the_module_equals_pytorchs_for_every_layout_and_option(seed, classes, layout, alpha, probabilities, weighted, ignored, reduction, masked):
+    generator = torch.Generator().manual_seed(seed)
+    more = dict(one=(), batch=(), square=(classes,), sequence=(5,), image=(3, classes))[layout]
+    batch_shape = () if layout == "one" else (4,)
+    logits = 3 * torch.randn(*batch_shape, classes, *more, generator=generator, dtype=torch.float64)
+    target = torch.randint(classes - 1, (*batch_shape, *more), generator=generator)
+    if masked:  # the last class is nobody's
+        logits.select(len(batch_shape), classes - 1).fill_(-math.inf)
+    if probabilities:
+        target = torch.rand(logits.shape, generator=generator, dtype=torch.float64).softmax(len(batch_shape))
+    elif ignored and target.numel() > 1:
+        target.view(-1)[0] = -7
+    weight = torch.rand(classes, generator=generator, dtype=torch.float64) + 0.1 if weighted else None
+    options = dict(weight=weight, ignore_index=-7, reduction=reduction)
+    both(LabelSmoothingLoss(classes, alpha, **options), nn.CrossEntropyLoss(label_smoothing=alpha, **options), logits, target)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 4), st.integers(3, 7), st.data())
+def test_replicas_with_a_masked_class_equal_pytorchs(seed, replicas, classes, data):
+    alphas = data.draw(st.lists(ALPHAS, min_size=replicas, max_size=replicas))
+    logits, y = batch(seed, replicas, 6, classes, 2.0)
+    z = logits.detach().clone()
+    z[..., -1] = -math.inf
+    y = y.clamp(max=classes - 2)
+    z.requires_grad_()
+    ours = label_smoothing_loss(z, y, torch.tensor(alphas, dtype=torch.float64))
+    theirs = torch.stack([nn.CrossEntropyLoss(label_smoothing=a)(one, t) for one, t, a in zip(z, y, alphas)])
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    (ours_grad,), (theirs_grad,) = (torch.autograd.grad(loss.sum(), z, retain_graph=True) for loss in (ours, theirs))
+    torch.testing.assert_close(ours_grad, theirs_grad, rtol=1e-10, atol=1e-14, equal_nan=True)
+
+
+def test_the_two_layouts_cannot_be_confused():
+    square, y = torch.zeros(2, 4, 4), torch.zeros(2, 4, dtype=torch.long)
+    for alpha in (0.0, 0.1, torch.tensor(0.1)):
+        with pytest.raises(HarLsError, match="for .B, K, .... as in PyTorch take LabelSmoothingLoss"):
+            label_smoothing_loss(square, y, alpha)
+    with pytest.raises(HarLsError, match="LabelSmoothingLoss"):
+        label_smoothing_loss(square, y, torch.tensor([0.0, 0.1, 0.2]))
+    with pytest.raises(HarLsError, match="need targets of shape"):
+        LabelSmoothingLoss(4)(square, y[:, :3])
+    with pytest.raises(HarLsError, match="expected num_classes = 4"):
+        LabelSmoothingLoss(4)(torch.tensor(1.0), torch.tensor(0))
+    with pytest.raises(HarLsError, match="reduction = 'average'"):
+        LabelSmoothingLoss(4, reduction="average")
+
+
+def fenced(word):
+    "The code text on the loss page that holds `word`."
+    cells = json.loads((Path(__file__).parent.parent / "nbs/01_loss/00_smoothing.ipynb").read_text())["cells"]
+    texts = re.findall(r"```python\n(.*?)```", "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown"), re.DOTALL)
+    return next(text for text in texts if word in text)
+
+
+def test_the_lightning_recipe_trains():
+    lightning = pytest.importorskip("lightning")
+    space = {}
+    exec(fenced("LightningModule"), space)
+    x, y = torch.randn(64, 5), torch.randint(6, (64,))
+    module = space["Classifier"](nn.Linear(5, 6))
+    before = module.training_step((x, y), 0).item()
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=16)
+    lightning.Trainer(max_epochs=5, logger=False, enable_checkpointing=False, enable_progress_bar=False).fit(module, loader)
+    assert module.training_step((x, y), 0).item() < before
+
+
+def test_the_skorch_recipe_searches():
+    pytest.importorskip("skorch")
+    space = dict(model=nn.Linear(5, 6))
+    exec(fenced("skorch"), space)
+    x = torch.randn(90, 5).numpy()
+    found = space["search"].fit(x, (torch.arange(90) % 6).numpy())
+    assert found.best_params_["criterion__smoothing"] in (0.0, 0.01, 0.1)
 
 
 def test_unchecked_nan_stays_in_its_replica():

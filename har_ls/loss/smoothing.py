@@ -36,32 +36,44 @@ def soft_targets(
 
 # %% ../../nbs/01_loss/00_smoothing.ipynb #9b11a41d
 def label_smoothing_loss(
-    logits: torch.Tensor,  # [..., B, K]: a batch of B windows, for one model or for a stack of replicas
-    y: torch.Tensor,  # [..., B] int64: true classes from 0
-    alpha: float | torch.Tensor = 0.0,  # smoothing strength in [0, 1): one number, or one per replica [...]
+    logits: torch.Tensor,  # [R, B, K]: a batch of B windows for each of R replicas; or [B, K] for one model
+    y: torch.Tensor,  # [R, B] or [B] int64: true classes from 0
+    alpha: float | torch.Tensor = 0.0,  # strength in [0, 1): [R], one per replica; a number for one model
     check: bool = True,  # look for bad input; the training loop, which checks once per epoch, turns it off
-) -> torch.Tensor:  # [...]: mean over the batch, one value per replica
-    """Cross-entropy against smoothed targets (Szegedy et al. 2016, section 7), in nats.
+) -> torch.Tensor:  # [R], or a scalar for one model: mean over the batch
+    """Cross-entropy against smoothed targets (Szegedy et al. 2016, section 7), in nats: the form in which the study trains.
 
-    Equals `torch.nn.CrossEntropyLoss(label_smoothing=alpha)` for one model. With `check`, raises `HarLsError` for
-    an alpha outside [0, 1), a class outside 0..K-1, shapes that do not fit, or NaN logits."""
+    The classes are the last axis. For PyTorch's layout `[B, K, ...]` take `LabelSmoothingLoss`. With `check`, raises `HarLsError`
+    for an alpha outside [0, 1), a class outside 0..K-1, shapes that do not fit, or NaN logits."""
     if check:
         check_alpha(alpha)
-        _check_batch(logits, y)
+        _check_batch(logits, y, torch.as_tensor(alpha).shape)
     log_p = logits.log_softmax(-1)
     nll = -log_p.gather(-1, y.unsqueeze(-1)).squeeze(-1).mean(-1)
     to_uniform = -log_p.mean((-1, -2))
-    return (1 - alpha) * nll + alpha * to_uniform
+    if not isinstance(alpha, torch.Tensor):
+        return (1 - alpha) * nll + alpha * to_uniform if alpha else nll
+    return torch.where(alpha == 0, nll, (1 - alpha) * nll + alpha * to_uniform)  # 0 times the infinity of a masked class is no number
 
 
-def _check_batch(logits, y):
+def _check_batch(logits, y, strengths):
+    if logits.shape[:-2] != strengths or logits.dim() not in (2, 3):
+        raise HarLsError(
+            f"logits {tuple(logits.shape)} with strengths {tuple(strengths)}: expected [B, K] with one number, or [R, B, K] with one "
+            "strength per replica, [R]; for [B, K, ...] as in PyTorch take LabelSmoothingLoss"
+        )
     if logits.shape[:-1] != y.shape:
         raise HarLsError(f"logits {tuple(logits.shape)} need targets of shape {tuple(logits.shape[:-1])}, got {tuple(y.shape)}")
-    classes = logits.shape[-1]
+    _check_values(logits, y, logits.shape[-1], -1)
+
+
+def _check_values(logits, y, classes, axis):
+    "`HarLsError` for a class that does not exist or NaN logits; the classes are the axis `axis`."
     if y.numel() and not (0 <= int(y.min()) and int(y.max()) < classes):
         raise HarLsError(f"targets range from {int(y.min())} to {int(y.max())}, expected 0 to {classes - 1} for {classes} logits")
     if logits.isnan().any():
-        raise HarLsError(f"{int(logits.isnan().any(-1).sum())} of {y.numel()} predictions have NaN logits: the training has diverged")
+        bad = logits.isnan().any(axis)
+        raise HarLsError(f"{int(bad.sum())} of {bad.numel()} predictions have NaN logits: the training has diverged")
 
 # %% ../../nbs/01_loss/00_smoothing.ipynb #fce13f8d
 @dataclass(frozen=True)
@@ -89,31 +101,43 @@ def smoothed_optimum(
         confidence, math.log(confidence / other), -confidence * math.log(confidence) - (num_classes - 1) * other * math.log(other)
     )
 
-# %% ../../nbs/01_loss/00_smoothing.ipynb #b4fe6bce
-class LabelSmoothingLoss(nn.Module):
-    """Label-smoothed cross-entropy as a module: `LabelSmoothingLoss(num_classes, smoothing)(logits, target)`.
+# %% ../../nbs/01_loss/00_smoothing.ipynb #5e86fd1c
+class LabelSmoothingLoss(nn.CrossEntropyLoss):
+    """Label-smoothed cross-entropy in PyTorch's layout: `LabelSmoothingLoss(num_classes, smoothing)(logits, target)`.
 
-    `logits` is `[B, num_classes]`, `target` `[B]` int64; the value is the mean over the batch, in nats. Raises `HarLsError`
-    for a smoothing outside [0, 1), another number of classes, a target out of range, or NaN logits."""
+    Equals `torch.nn.CrossEntropyLoss(label_smoothing=smoothing)`, in nats. Raises `HarLsError` for a smoothing outside [0, 1),
+    another number of classes, a target out of range, or NaN logits."""
 
     def __init__(
         self,
         num_classes: int,  # K
         smoothing: float = 0.0,  # alpha in [0, 1)
+        weight: torch.Tensor | None = None,  # [K], of each class; the study uses none
+        ignore_index: int = -100,  # a target that does not count
+        reduction: str = "mean",  # "mean", "sum" or "none"
     ):
-        super().__init__()
         check_alpha(smoothing)
+        if reduction not in ("mean", "sum", "none"):
+            raise HarLsError(f"reduction = {reduction!r}: expected mean, sum or none")
+        super().__init__(weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=smoothing)
         self.num_classes, self.smoothing = num_classes, smoothing
 
     def forward(
         self,
-        logits: torch.Tensor,  # [B, K]
-        target: torch.Tensor,  # [B] int64
-    ) -> torch.Tensor:  # a scalar
-        "Mean loss of the batch."
-        if logits.shape[-1] != self.num_classes:
-            raise HarLsError(f"logits have {logits.shape[-1]} classes, expected num_classes = {self.num_classes}")
-        return label_smoothing_loss(logits, target, self.smoothing)
+        logits: torch.Tensor,  # [K], [B, K] or [B, K, ...]
+        target: torch.Tensor,  # classes: [], [B] or [B, ...] int64; or probabilities, as `logits`
+    ) -> torch.Tensor:  # a scalar; shaped as the classes with reduction "none"
+        "The loss, reduced over what is not ignored."
+        axis = min(1, logits.dim() - 1)
+        classes = logits.shape[axis] if logits.dim() else 0
+        if classes != self.num_classes:
+            raise HarLsError(f"logits have {classes} classes, expected num_classes = {self.num_classes}")
+        expected = logits.shape if target.is_floating_point() else logits.shape[:axis] + logits.shape[axis + 1 :]
+        if target.shape != expected:
+            raise HarLsError(f"logits {tuple(logits.shape)} need targets of shape {tuple(expected)}, got {tuple(target.shape)}")
+        counted = target[:0].long() if target.is_floating_point() else target[target != self.ignore_index]
+        _check_values(logits, counted, classes, axis)
+        return super().forward(logits, target)
 
     def extra_repr(self) -> str:
         "Shown by `print`."

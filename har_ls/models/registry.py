@@ -8,10 +8,12 @@ __all__ = ['MODULES', 'MODELS', 'options', 'build', 'plain', 'register']
 # %% ../../nbs/03_models/03_registry.ipynb #9c5136cd
 import importlib
 import inspect
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from ..core import HarLsError, one_of
+
+if TYPE_CHECKING:  # names of models are asked for where nobody wants to wait for PyTorch
+    from torch import nn
 
 # %% ../../nbs/03_models/03_registry.ipynb #3449cae9
 MODULES = {  # name of a model -> module whose `ENTRIES` builds it
@@ -56,7 +58,7 @@ def build(
     classes: int,  # K, activities
     seeds=(0,),  # one seed per replica
     **options,  # of the model, such as dropout=0.3
-) -> nn.Module:  # over R = len(seeds) replicas
+) -> "nn.Module":  # over R = len(seeds) replicas
     """Build a model by its name.
 
     Options of `resnet1d`: widths (one per block), kernel, stem, dropout. Options of `moderntcn`: patch and stride (samples), widths, kernels and small_kernels (one
@@ -78,7 +80,7 @@ def plain(
     length: int,  # L
     classes: int,  # K
     **options,  # of the model, as for `build`
-) -> nn.Module:  # [B, C, L] -> features [B, D], logits [B, K]
+) -> "nn.Module":  # [B, C, L] -> features [B, D], logits [B, K]
     "Build the ordinary `nn.Module` behind a model, for one training. Raises `HarLsError` if it has none."
     _, builder, _ = _entry(name)
     if builder is None:

@@ -83,11 +83,9 @@ def known_models() -> list:
 
 def known_objectives() -> list:
     "Names of what training can minimise: smoothing, and the objectives that stand beside it."
-    try:
-        from har_ls.loss.objectives import OBJECTIVES
-    except ModuleNotFoundError:
-        return ["smoothing"]
-    return list(dict.fromkeys(["smoothing", *OBJECTIVES]))
+    from har_ls.loss.objectives import OBJECTIVES
+
+    return ["smoothing", *OBJECTIVES]
 
 
 def known_protocols() -> tuple:

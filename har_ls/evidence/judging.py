@@ -23,7 +23,7 @@ from har_ls.evidence.statistics import (
 )
 from ..metrics.table import MEASURES
 
-# %% ../../nbs/07_evidence/07_judging.ipynb #6bad8f15
+# %% ../../nbs/07_evidence/07_judging.ipynb #2a31c36c
 BETTER = {name: known.direction for name, known in MEASURES.items()}
 COLUMNS = (*CELL, "alpha", "measure", "base", "value", "estimate", "se", "df", "low", "high", "p", "people", "seeds", "folds", "reason", "margin", "verdict")
 
@@ -42,9 +42,15 @@ class Evidence:
         "The effects of this strength, without variants."
         return self.effects[(self.effects.alpha == self.alpha) & ~self.effects.variant]
 
+    @property
+    def metrics(self) -> pd.DataFrame:
+        "The metrics of those cells that have effects."
+        cells = self.effects[CELL].drop_duplicates()
+        return self.results.metrics.merge(cells, on=CELL) if len(cells) else self.results.metrics.iloc[:0]
+
     def test(self) -> pd.DataFrame:
-        "The test part of the metrics."
-        return self.results.metrics[self.results.metrics.part == "test"]
+        "Their test part."
+        return self.metrics[self.metrics.part == "test"]
 
     def contrast(self, name: str, cells: dict) -> tuple:
         "Weighted sum of the effects on a measure in some cells: estimate, se, df. People and seeds that cells share are paired."

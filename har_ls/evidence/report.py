@@ -571,7 +571,7 @@ def pictured_cells(
     both = points.groupby(CELL, as_index=False).alpha.nunique().query("alpha > 1")
     return sorted_cells(both)[:most]
 
-# %% ../../nbs/07_evidence/08_report.ipynb #db9e96b0
+# %% ../../nbs/07_evidence/08_report.ipynb #b9f2d883
 def named(
     cells: list,  # of dataset, model, protocol
     metrics: pd.DataFrame | None = None,  # `Results.metrics`
@@ -587,6 +587,8 @@ def trained_table(
 ) -> pd.DataFrame:
     "Training accuracy beside test accuracy of every cell, without smoothing. Texts."
     test = metrics[(metrics.part == "test") & (metrics.alpha == 0)].groupby(CELL, as_index=False).accuracy.mean()
+    if test.empty:
+        return pd.DataFrame(columns=["cell", "training accuracy", "test accuracy"])
     both = test.merge(training_accuracy(metrics), on=CELL, how="left").set_index(CELL).loc[sorted_cells(test)]
     return pd.DataFrame({
         "cell": named(list(both.index), metrics), "training accuracy": ["not known" if x != x else f"{x:.3f}" for x in both.train_accuracy],
@@ -871,11 +873,13 @@ def claims_table(
         table[words] = [f"{v} ({a:.0f} of {n} point this way)" if n else "not measured yet" for v, a, n in zip(verdict, agree, cells)]
     return pd.DataFrame(table)
 
-# %% ../../nbs/07_evidence/08_report.ipynb #2e24b098
+# %% ../../nbs/07_evidence/08_report.ipynb #0a5b6824
 def weaknesses(
     results: Results,
 ) -> list:
     "What a reader should hold against these results, one sentence each, computed from the tables."
+    if results.people.empty:
+        return ["Nothing that could be weighed has been published yet."]
     weak, test = [], results.metrics[results.metrics.part == "test"]
     real = test[~test.dataset.str.startswith("synthetic")]
     if real.empty:

@@ -400,12 +400,15 @@ def after_study(outcome, planned, out, report):
 # %% ../nbs/09_underneath/05_cli.ipynb #3e4b4798
 def do_publish(args):
     "Runs to the ledger."
-    from har_ls.evidence.publishing import publish
+    from har_ls.evidence.publishing import old_measures, publish
     from har_ls.runs.ledger import ledger_folder
 
     to = Path(args.to or ledger_folder())
     added = publish(args.runs, to, args.replace, say=lambda name: print(name, flush=True))
     print(f"{len(added)} run{'s' * (len(added) != 1)} added to {to}" if added else f"nothing to add: every finished run stands in {to}")
+    old = old_measures(to)
+    if old:
+        print(as_typed(f"{len(old)} published runs have the measures of older code, {old[0]} among them; where their folders are: har-ls measure, then har-ls publish"))
     return 0
 
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'called', 'as_typed', 'axis', 'fold_count', 'setting', 'add_data', 'add_grid', 'add_to_data', 'add_to_run',
            'add_to_study', 'add_to_publish', 'add_to_measure', 'add_to_report', 'add_to_paper', 'add_to_advise',
-           'add_to_bench', 'parser', 'own_recordings', 'dataset_lines', 'show_table', 'do_data', 'do_run',
-           'planned_study', 'say_missing', 'dry_run', 'do_study', 'after_study', 'do_publish', 'do_measure',
+           'add_to_bench', 'parser', 'own_recordings', 'dataset_lines', 'show_table', 'do_data', 'say_understood',
+           'do_run', 'planned_study', 'say_missing', 'dry_run', 'do_study', 'after_study', 'do_publish', 'do_measure',
            'do_report', 'do_paper', 'paper_runs', 'do_advise', 'do_bench', 'main']
 
 # %% ../nbs/09_underneath/05_cli.ipynb #4f7eddea
@@ -266,6 +266,14 @@ def do_data(args):
         print(catalog.describe(data_path(dataset, data), data, **dict(args.options)))
     return 0
 
+
+def say_understood(dataset, data, options):
+    "Say what was understood of the data and what was left out, before anything is trained on it."
+    from har_ls.data.catalog import load, understood
+    from har_ls.runs.identity import data_path
+
+    print("\n".join(understood(load(data_path(dataset, data), data, **dict(options)))), end="\n\n", flush=True)
+
 # %% ../nbs/09_underneath/05_cli.ipynb #c4f331c7
 def do_run(args):
     "One run."
@@ -281,6 +289,7 @@ def do_run(args):
         dataset, args.model, args.alpha, args.protocol, args.fold, args.of_folds, args.seeds, args.epochs, args.max_windows,
         dict(args.options), objective=args.objective, epoch_factor=args.epoch_factor,
     )
+    say_understood(dataset, data, args.options)
     with tqdm(unit=" epochs", disable=not sys.stderr.isatty(), leave=False) as bar:
         def show(done, total):
             bar.total = total
@@ -391,12 +400,15 @@ def after_study(outcome, planned, out, report):
 # %% ../nbs/09_underneath/05_cli.ipynb #3e4b4798
 def do_publish(args):
     "Runs to the ledger."
-    from har_ls.evidence.publishing import publish
+    from har_ls.evidence.publishing import old_measures, publish
     from har_ls.runs.ledger import ledger_folder
 
     to = Path(args.to or ledger_folder())
     added = publish(args.runs, to, args.replace, say=lambda name: print(name, flush=True))
     print(f"{len(added)} run{'s' * (len(added) != 1)} added to {to}" if added else f"nothing to add: every finished run stands in {to}")
+    old = old_measures(to)
+    if old:
+        print(as_typed(f"{len(old)} published runs have the measures of older code, {old[0]} among them; where their folders are: har-ls measure, then har-ls publish"))
     return 0
 
 
@@ -475,6 +487,7 @@ def do_advise(args):
     from har_ls.runs.progress import Display
 
     dataset, data = own_recordings(args.path, args.data)
+    say_understood(dataset, data, args.options)
     answer, page = advise(
         dataset, args.out, data, models=args.models, alphas=args.alphas and [alpha for alpha in args.alphas if alpha], seeds=args.seeds,
         folds=args.folds, epochs=args.epochs, max_windows=args.max_windows, workers=args.workers, display=Display(), options=dict(args.options),

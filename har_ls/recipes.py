@@ -40,12 +40,10 @@ def require(recipe, name, allowed, expected):
     if not allowed:
         raise HarLsError(f"recipe: {name} = {getattr(recipe, name)!r}, expected {expected}")
 
-# %% ../nbs/04_training/01_recipes.ipynb #620c847c
+# %% ../nbs/04_training/01_recipes.ipynb #2ef8a83c
 RECIPES = {
-    ("resnet1d", None): Recipe(),
-    ("resnet1d", "mhealth"): Recipe(epochs=30),
+    ("resnet1d", None): Recipe(epochs=20),
     ("moderntcn", None): Recipe(epochs=20, options=dict(patch=16, stride=8)),
-    ("moderntcn", "mhealth"): Recipe(epochs=30, options=dict(patch=16, stride=8)),
 }
 
 

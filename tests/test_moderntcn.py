@@ -5,12 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from har_ls.core import HarLsError
-from har_ls.models.moderntcn import (
-    FoldedModernTCN, ModernTCN, ModernTCNConfig, PlainModernTCN, diagonal_sums, from_published, parameter_count, shifted_moments, toeplitz,
+from har_ls.models.moderntcn import ModernTCNConfig, PlainModernTCN, parameter_count
+from har_ls.models.moderntcn_fast import (
+    FoldedModernTCN, Kept, ModernTCN, branch_statistics, branch_statistics_gradient, diagonal_sums, from_published, toeplitz,
 )
 from har_ls.models.registry import build, plain
 from har_ls.models.replicas import DropoutBank, seeded
@@ -301,19 +303,26 @@ def test_toeplitz_is_convolution_and_diagonal_sums_its_transpose(n, half, seed):
     torch.testing.assert_close((summed * kernels).sum(), (gradient * matrices).sum())
 
 
-@given(n=st.integers(1, 9), data=st.data())
-@settings(max_examples=40, deadline=None)
-def test_shifted_moments_by_brute_force(n, data):
-    half = data.draw(st.integers(0, n - 1))
-    x = torch.randn(2, n, 3, dtype=torch.float64)
-    k, second = 2 * half + 1, x @ x.transpose(1, 2)
-    expected = torch.zeros(2, k, k, dtype=torch.float64)
-    for i in range(n):
-        for j in range(k):
-            for l in range(k):
-                if 0 <= i + j - half < n and 0 <= i + l - half < n:
-                    expected[:, j, l] += second[:, i + j - half, i + l - half]
-    torch.testing.assert_close(shifted_moments(second, n, k, torch.empty_like(expected)), expected)
+@given(n=st.integers(1, 9), half=st.integers(0, 8), seed=st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_statistics_of_branches_are_those_of_their_outputs(n, half, seed):
+    "Against convolutions that were made, read and differentiated by PyTorch."
+    generator = torch.Generator().manual_seed(seed)
+    k, padded, batch = 2 * min(half, n - 1) + 1, n + -n % 4, 3
+    kernels = torch.randn(2, 2, k, generator=generator, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(2, padded, batch, generator=generator, dtype=torch.float64, requires_grad=True)
+    ys = [F.conv1d(x[:, :n].permute(2, 0, 1), w.unsqueeze(1), padding=k // 2, groups=2) for w in kernels.unbind(1)]
+    y = torch.stack(ys).permute(2, 0, 1, 3).flatten(2)
+    expected = y.mean(2, keepdim=True), y @ y.mT / (n * batch)
+    moments = x.detach().sum(2), x.detach() @ x.detach().mT
+    mean, product, known = branch_statistics(kernels.detach(), *moments, n, n * batch, Kept())
+    torch.testing.assert_close((mean, product), expected)
+    grad_mean = torch.randn(2, 2, 1, generator=generator, dtype=torch.float64)
+    grad_product = torch.randn(2, 2, 2, generator=generator, dtype=torch.float64)
+    grad_product = grad_product + grad_product.mT
+    wanted = torch.autograd.grad(expected, (kernels, x), (grad_mean, grad_product))
+    by_kernel, by_first, by_second = branch_statistics_gradient(grad_mean, grad_product, kernels.detach(), known, n * batch, Kept())
+    torch.testing.assert_close((by_kernel, by_first.unsqueeze(2) + 2 * by_second @ x.detach()), wanted)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -13,9 +13,10 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -111,15 +112,17 @@ def reader_options(
     name: str,  # name of a dataset
     options: dict,  # for its reader
 ) -> dict:  # the same, as the reader's types
-    "Options as a dataset's reader takes them. `HarLsError` names one that it does not have, or whose value has the wrong type."
+    "Options as a dataset's reader takes them. `HarLsError` names one that it does not have, or of the wrong type."
     module = _module(one_of(name, DATASETS, "dataset"))
     function = module.read if info(name).archive else module.generate
-    known = {key: p.default for key, p in inspect.signature(function).parameters.items() if p.default is not inspect.Parameter.empty}
+    parameters = inspect.signature(function).parameters.values()
+    known = {p.name: p.default for p in parameters if p.default is not p.empty}
     for key in options:
         if key not in known:
-            near = difflib.get_close_matches(str(key), ["length", "stride", *known], 1)
+            there = ["length", "stride", *known]
+            near = difflib.get_close_matches(str(key), there, 1)
             meant = f" (did you mean {near[0]!r}?)" if near else ""
-            raise HarLsError(f"{name}: unknown option {key!r}{meant}; there are {', '.join(['length', 'stride', *known])}")
+            raise HarLsError(f"{name}: unknown option {key!r}{meant}; there are {', '.join(there)}")
     return {key: _typed(key, value, known[key]) for key, value in options.items()}
 
 # %% ../../nbs/02_data/12_catalog.ipynb #129c3013
@@ -248,10 +251,12 @@ def _plan(name_or_path, root, length, stride, options):
     dataset, options = info(name), reader_options(name, options)
     if length is None:
         if dataset.length is None and stride is not None:
-            raise HarLsError(f"{name}: stride={stride} without length, but the windows come with the dataset; give both or neither")
+            why = "but the windows come with the dataset; give both or neither"
+            raise HarLsError(f"{name}: stride={stride} without length, {why}")
         length, stride = dataset.length, dataset.stride if stride is None else stride
     source = _found(name, root) if dataset.archive else None
-    files = [] if source is None else [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
+    inside = [source] if source is None or source.is_file() else sorted(source.rglob("*"))
+    files = [file for file in inside if file and file.is_file()]
     return _Plan(name, name, files, options, length, stride, lambda: read(name, path=source, **options))
 
 # %% ../../nbs/02_data/12_catalog.ipynb #c54f468c
@@ -259,17 +264,17 @@ def load(
     name_or_path: str | Path,  # name of a dataset, or path of own recordings
     root: str | Path | None = None,  # where to look for archives
     length: int | None = None,  # samples in a window; the dataset's default if None
-    stride: int | None = None,  # samples from one window to the next; if None, the default, or `length` where that is given
+    stride: int | None = None,  # samples from one window to the next; if None, the default, or a given `length`
     **options,  # of the reader, such as `n_subjects` of `synthetic`
 ) -> Windows:
     """Windows of a dataset, mapped from the cache, which is filled on first use.
 
-    Raises `HarLsError` if the name or an option is unknown, the archive is not found or is damaged, or a parameter is out of range."""
+    Raises `HarLsError` if the name or an option is unknown, the archive is not found or is damaged, or a parameter is
+    out of range."""
     plan = _plan(name_or_path, root, length, stride, options)
     code = _code(f"har_ls.data.{plan.reader}", "har_ls.data.windows") | {"": inspect.getsource(fingerprint)}
-    made_from = dict(
-        name=plan.name, length=plan.length, stride=plan.stride, options=plan.options, code=code, source=_look(plan.files)
-    )
+    made_from = dict(name=plan.name, length=plan.length, stride=plan.stride, options=plan.options)
+    made_from |= dict(code=code, source=_look(plan.files))
     place = cache_root() / f"{plan.name}-{_digest(made_from)[:16]}"
     if not place.is_dir():
         recordings, length, stride = plan.read(), plan.length, plan.stride
@@ -318,7 +323,8 @@ def check(
     note = _note(record or path)
     known = note.read_text().split()[0] if note.exists() else ""
     if known and known != digest:
-        raise HarLsError(f"{path}: SHA-256 is {digest}, expected {known}; delete it (and {note.name}) and fetch it again")
+        advice = f"delete it (and {note.name}) and fetch it again"
+        raise HarLsError(f"{path}: SHA-256 is {digest}, expected {known}; {advice}")
     if not known:
         try:
             with whole_file(note) as aside:
@@ -363,7 +369,8 @@ def fetch(
     except HarLsError:
         raise
     except OSError as error:  # what requests raises is one too
-        raise HarLsError(f"{name}: could not fetch {url} into {path.parent} ({error}); try again, or get it by hand") from error
+        what = f"could not fetch {url} into {path.parent} ({error})"
+        raise HarLsError(f"{name}: {what}; try again, or get it by hand") from error
     return path
 
 # %% ../../nbs/02_data/12_catalog.ipynb #a8108f06

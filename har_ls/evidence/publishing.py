@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PICTURED', 'KEPT_BITS', 'SEEDS_KEPT', 'condition', 'plane_rows', 'rows_of', 'in_front', 'compact', 'logit_rows',
-           'logits_schema', 'check_name', 'publishable', 'publish', 'as_stored', 'read_logits', 'from_logits',
-           'kept_logits']
+           'logits_schema', 'check_name', 'publishable', 'as_published', 'old_measures', 'publish', 'as_stored',
+           'read_logits', 'from_logits', 'kept_logits']
 
 # %% ../../nbs/07_evidence/11_publishing.ipynb #a759215d
 import json
@@ -22,7 +22,7 @@ from ..metrics.people import person_bins, person_classes, person_sums
 from ..predictions import Predictions, load_predictions
 from ..runs import folder as runs
 from ..runs import ledger
-from ..runs.identity import Identity
+from ..runs.identity import Identity, measures_digest
 from ..runs.spec import RunSpec
 
 # %% ../../nbs/07_evidence/11_publishing.ipynb #6264204f
@@ -148,6 +148,24 @@ def publishable(
         check_name(runs.read_json(place / "spec.json"), place)
     return about.assign(label=[dataset_label(name, options) for name, options in zip(about.dataset, about.options)])
 
+# %% ../../nbs/07_evidence/11_publishing.ipynb #52f3bd99
+def as_published(
+    about: pd.DataFrame,  # from `publishable`
+    to: Path,  # a ledger
+) -> pd.Series:  # bool
+    "Whether each run stands in the ledger with the measures that it has now."
+    there = ledger.read_runs(to)
+    known = dict(zip(there.run, there.measures)) if len(there) else {}
+    return pd.Series([known.get(run) == measures for run, measures in zip(about.run, about.measures)], dtype=bool)
+
+
+def old_measures(
+    to: str | Path,  # a ledger
+) -> list:
+    "Names of published runs whose measures were made by other code than that of this version."
+    there = ledger.read_runs(to)
+    return there.run[there.measures != measures_digest()].tolist() if len(there) else []
+
 # %% ../../nbs/07_evidence/11_publishing.ipynb #a41c589b
 def publish(
     folder: str | Path,  # of runs
@@ -155,12 +173,12 @@ def publish(
     replace: bool = False,  # drop published runs that the new ones supersede, instead of refusing these
     say=lambda line: None,  # told about each run
 ) -> list:  # names of the runs that were added
-    """Add the finished runs of a folder to a ledger; runs that stand there already are left as they are.
+    """Add the finished runs of a folder to a ledger; runs that stand there already, with the same measures, are left as they are.
 
     Raises `HarLsError`, with names, if their data, code or people do not match what stands there."""
     to = Path(to or ledger.ledger_folder())
     about = publishable(folder)
-    about = about[~about.run.isin(ledger.published_names(to))].reset_index(drop=True)
+    about = about[~as_published(about, to)].reset_index(drop=True)
     if not len(about):
         return []
     ledger.check_together(about)

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from har_ls.models.replicas import (
-    DropoutBank, ReplicaBatchNorm1d, ReplicaConv1d, ReplicaLinear, load_plain, odd, probability, seeded, to_channels, to_replicas, whole_numbers,
+    Classifier, DropoutBank, ReplicaBatchNorm1d, ReplicaConv1d, ReplicaLinear, load_plain, norm_after, odd, probability,
+    seeded, to_channels, to_replicas, whole_numbers,
 )
 
 # %% ../../nbs/03_models/01_resnet1d.ipynb #c4ac30e6
@@ -32,7 +33,8 @@ class PlainBlock(nn.Module):
         self.norm1 = nn.BatchNorm1d(c_out)
         self.conv2 = nn.Conv1d(c_out, c_out, kernel, 1, kernel // 2, bias=False)
         self.norm2 = nn.BatchNorm1d(c_out)
-        self.shortcut = nn.Identity() if c_in == c_out and stride == 1 else nn.Conv1d(c_in, c_out, 1, stride, bias=False)
+        same = c_in == c_out and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Conv1d(c_in, c_out, 1, stride, bias=False)
 
     def forward(
         self,
@@ -42,11 +44,11 @@ class PlainBlock(nn.Module):
         y = F.relu(self.norm1(self.conv1(x)))
         return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
-
+# %% ../../nbs/03_models/01_resnet1d.ipynb #f9567944
 class PlainResNet1d(nn.Module):
-    """Residual network for one training: windows `[B, C, L]` to features `[B, D]` and logits `[B, K]`; D is twice the last width.
+    """Residual network for one training: windows `[B, C, L]` to features `[B, D]` and logits `[B, K]`.
 
-    Raises `HarLsError` that names an impossible size."""
+    D is twice the last width. Raises `HarLsError` that names an impossible size."""
 
     def __init__(
         self,
@@ -63,7 +65,8 @@ class PlainResNet1d(nn.Module):
         self.stem = nn.Conv1d(channels, widths[0], stem, 1, stem // 2, bias=False)
         self.norm = nn.BatchNorm1d(widths[0])
         inputs = (widths[0], *widths)
-        self.blocks = nn.Sequential(*(PlainBlock(a, b, kernel, 1 if i == 0 else 2) for i, (a, b) in enumerate(zip(inputs, widths))))
+        pairs = enumerate(zip(inputs, widths))
+        self.blocks = nn.Sequential(*(PlainBlock(a, b, kernel, 2 if i else 1) for i, (a, b) in pairs))
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * widths[-1], classes)
 
@@ -102,11 +105,11 @@ class _Block(nn.Module):
         y = F.relu_(self.norm1(self.conv1(x)))
         return F.relu_(self.norm2(self.conv2(y)).add_(self.shortcut(x)))
 
-
-class ResNet1d(nn.Module):
+# %% ../../nbs/03_models/01_resnet1d.ipynb #71091140
+class ResNet1d(Classifier):
     """R residual networks in one module: windows `[R, B, C, L]` to features `[R, B, D]` and logits `[R, B, K]`.
 
-    Replica r starts as `PlainResNet1d` does after `torch.manual_seed(seeds[r])`, and its dropout has its own generator."""
+    Replica r starts as `PlainResNet1d` does after `torch.manual_seed(seeds[r])`; its dropout has its own generator."""
 
     def __init__(
         self,
@@ -119,27 +122,16 @@ class ResNet1d(nn.Module):
         dropout: float = 0.2,  # on the features, before the last layer
     ):
         super().__init__()
-        widths = whole_numbers("widths", widths)
-        self.arguments = dict(channels=channels, classes=classes, widths=widths, kernel=kernel, stem=stem, dropout=dropout)
-        self.seeds = tuple(seeds)
-        replicas = len(self.seeds)
+        sizes = dict(widths=whole_numbers("widths", widths), kernel=kernel, stem=stem, dropout=dropout)
+        self.arguments = dict(channels=channels, classes=classes, **sizes)
+        self.seeds, replicas = tuple(seeds), len(seeds)
+        plain = [seeded(lambda: PlainResNet1d(**self.arguments), seed).state_dict() for seed in self.seeds]
         self.stem = _Conv(replicas, channels, widths[0], stem, 1, stem // 2, bias=False)
         self.norm = ReplicaBatchNorm1d(replicas, widths[0])
-        inputs = (widths[0], *widths)
-        self.blocks = nn.Sequential(*(_Block(replicas, a, b, kernel, 1 if i == 0 else 2) for i, (a, b) in enumerate(zip(inputs, widths))))
-        self.head = ReplicaLinear(replicas, 2 * widths[-1], classes)
-        self.bank = DropoutBank(self.seeds, dropout)
-        load_plain(self, [seeded(lambda: PlainResNet1d(**self.arguments), seed).state_dict() for seed in self.seeds])
-
-    @property
-    def templates(self) -> torch.Tensor:
-        "Weights of the last layer, `[R, K, D]`."
-        return self.head.weight
-
-    @property
-    def bias(self) -> torch.Tensor:
-        "Biases of the last layer, `[R, K]`."
-        return self.head.bias
+        pairs = enumerate(zip((widths[0], *widths), widths))
+        self.blocks = nn.Sequential(*(_Block(replicas, a, b, kernel, 2 if i else 1) for i, (a, b) in pairs))
+        self.head, self.bank = ReplicaLinear(replicas, 2 * widths[-1], classes), DropoutBank(self.seeds, dropout)
+        load_plain(self, plain)
 
     def forward(
         self,
@@ -151,27 +143,24 @@ class ResNet1d(nn.Module):
             x = x.contiguous(memory_format=torch.channels_last)
         x = self.blocks(F.relu_(self.norm(self.stem(x))))
         pooled = (to_replicas(pool, len(self.seeds)) for pool in (x.mean((2, 3)), x.amax((2, 3))))
-        features = torch.cat(list(pooled), -1)
-        mask = self.bank.cut(features.shape[1:], features) if self.training else None
-        return features, self.head(features if mask is None else features * mask)
+        return self.classify(torch.cat(list(pooled), -1))
 
-    def fold(self) -> nn.Module:
-        "A copy for inference: every batch norm is folded into the convolution before it. Its outputs are those of evaluation mode."
-        folded = ResNet1d(seeds=self.seeds, **self.arguments).to(self.bias).eval()
-        folded.load_state_dict(self.state_dict())
-        folded.stem, folded.norm = _folded(folded.stem, folded.norm), nn.Identity()
-        for block in folded.blocks:
-            block.conv1, block.norm1 = _folded(block.conv1, block.norm1), nn.Identity()
-            block.conv2, block.norm2 = _folded(block.conv2, block.norm2), nn.Identity()
-        return folded.eval().requires_grad_(False)
+    def fold(self) -> "ResNet1d":
+        "A copy for inference: every batch norm is folded into the convolution before it. A folded one gives itself."
+        return self if isinstance(self.norm, nn.Identity) else _folded(self)
 
-
+# %% ../../nbs/03_models/01_resnet1d.ipynb #b1094a93
 @torch.no_grad()
-def _folded(conv, norm):
-    scale, shift = norm.scale_shift()
-    conv.weight.mul_(scale[..., None, None])
-    conv.bias = nn.Parameter(shift)
-    return conv
+def _folded(model):
+    folded = ResNet1d(seeds=model.seeds, **model.arguments).to(model.bias).eval()
+    folded.load_state_dict(model.state_dict())
+    pairs = [(block, f"conv{i}", f"norm{i}") for block in folded.blocks for i in (1, 2)]
+    for owner, conv, norm in [(folded, "stem", "norm"), *pairs]:
+        layer = getattr(owner, conv)
+        weight, bias = norm_after(layer.weight, layer.bias, *getattr(owner, norm).scale_shift())
+        layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+        setattr(owner, norm, nn.Identity())
+    return folded.requires_grad_(False)
 
 # %% ../../nbs/03_models/01_resnet1d.ipynb #ca8e19da
 SMALL = (8, 16, 32)  # widths of the student
@@ -187,5 +176,5 @@ def _plain(channels, length, classes, **options):
 
 ENTRIES = {  # see the registry
     "resnet1d": (_stacked, _plain, PlainResNet1d),
-    "resnet1d_small": (partial(_stacked, widths=SMALL), partial(_plain, widths=SMALL), partial(PlainResNet1d, widths=SMALL)),
+    "resnet1d_small": tuple(partial(f, widths=SMALL) for f in (_stacked, _plain, PlainResNet1d)),
 }

@@ -32,7 +32,8 @@ def digest_of(
     "Hexadecimal digits that stand for a value."
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:digits]
 
-# %% ../../nbs/06_runs/01_identity.ipynb #e3a2ef7e
+# %% ../../nbs/06_runs/01_identity.ipynb #62b0e923
+@functools.lru_cache(maxsize=None)
 def code_without_words(
     source: str,  # Python
 ) -> str:

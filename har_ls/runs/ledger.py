@@ -57,8 +57,8 @@ def write_grouped(
         for start, stop in zip(starts, starts[1:]):
             writer.write_table(arrow.slice(start, stop - start), row_group_size=max(1, stop - start))
 
-# %% ../../nbs/06_runs/03_ledger.ipynb #1c49eee0
-SAME = ("data", "code", "measures", "folds", "epochs", "max_windows")
+# %% ../../nbs/06_runs/03_ledger.ipynb #987f6ebe
+SAME = ("data", "code", "folds", "epochs", "max_windows")
 
 
 def shown(value) -> str:
@@ -161,7 +161,7 @@ def superseded(
     known: pd.DataFrame,  # runs that stand there
     new: pd.DataFrame,  # runs to add
 ) -> list:
-    "Names of known runs of a condition that the new ones have too, but with other data, code, measures, people or settings."
+    "Names of known runs of a condition that the new ones have too, but with other data, code, people or settings."
     drop = []
     for row in known.to_dict("records"):
         try:

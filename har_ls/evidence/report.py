@@ -11,10 +11,10 @@ __all__ = ['PROTOCOLS', 'POPULATIONS', 'WAYS', 'INSIDE', 'RECORDED', 'MORE', 'of
            'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'named', 'trained_table', 'by_share', 'mostly',
            'grows_with_length', 'follows_gap', 'differs', 'grows_with_strength', 'found_at', 'chosen_pair',
            'reliability_figure', 'cell_grid', 'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells',
-           'model_contrasts', 'contrast_figure', 'model_means', 'score_table', 'claims_table', 'weaknesses', 'caveats',
-           'provenance', 'report', 'dataset_page']
+           'model_contrasts', 'contrast_figure', 'model_means', 'score_table', 'claims_table', 'nll_parts', 'opposite',
+           'weaknesses', 'caveats', 'provenance', 'report', 'dataset_page']
 
-# %% ../../nbs/07_evidence/08_report.ipynb #a49610ea
+# %% ../../nbs/07_evidence/08_report.ipynb #22b3cf41
 import tempfile
 from pathlib import Path
 
@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import whole_file
-from . import pooling
+from . import claims, pooling
 from ..data.catalog import DATASETS, find, info, load
 from har_ls.evidence.figures import (
     class_legend, colour, forest, heat_map, marker, plane, reach, reliability, reliability_bins, whisker,
@@ -865,19 +865,45 @@ def score_table(
         lines.append({"claim": row["claim"], "verdict": row["verdict"] + (f" ({row['why']})" if row["why"] else ""), "results that point this way": agree, "value": value, "method": row["method"]})
     return pd.DataFrame(lines)
 
-# %% ../../nbs/07_evidence/08_report.ipynb #bd0900b9
+# %% ../../nbs/07_evidence/08_report.ipynb #3c1d5c2c
 def claims_table(
-    card: pd.DataFrame,  # from `har_ls.evidence.judging.scorecard`
+    evidence,  # `har_ls.evidence.judging.Evidence`
 ) -> pd.DataFrame | None:
     "The claims of the original study for a page; None where none of their cells has results. Texts."
-    settings = {"as_original": "on splits like its own", "new_people": "on new people"}
-    if not card[[f"{name}_cells" for name in settings]].to_numpy().any():
-        return None
-    table = {"claim": card.claim, "in its own table": [f"{row.in_its_own_table:.0f} of {row.of}" for row in card.itertuples()]}
-    for name, words in settings.items():
-        verdict, agree, cells = (card[f"{name}_{column}"] for column in ("verdict", "agree", "cells"))
-        table[words] = [f"{v} ({a:.0f} of {n} point this way)" if n else "not measured yet" for v, a, n in zip(verdict, agree, cells)]
-    return pd.DataFrame(table)
+    pieces = evidence.pieces[evidence.pieces.alpha == evidence.alpha]
+    old = claims.original_effects(original())
+    own = {claim.sentence: claims.judge_everywhere(claim, old) for claim in claims.original_claims()}
+    table = pd.DataFrame({"claim": list(own), "in its own table": [f"{row['agree']} of {row['judged']}" for row in own.values()]})
+    judged = 0
+    for setting, words in (("as in the original", "splits like its own"), ("new people", "new people")):
+        card = claims.scorecard(pieces, evidence.found, setting)
+        judged += card.judged.sum()
+        for view, rows in card.groupby("view", sort=False):
+            table[f"{words}, {view}"] = [_verdict_text(row) for row in rows.itertuples()]
+    return table if judged else None
+
+
+def _verdict_text(row):
+    "A verdict with what stands behind it."
+    if not row.judged:
+        return "not measured yet"
+    return row.verdict + (f": {row.why}" if row.why else "") + (f" ({row.agree} of {row.judged} point this way)" if row.view == "every cell" else "")
+
+# %% ../../nbs/07_evidence/08_report.ipynb #caaea3ca
+def nll_parts(
+    metrics: pd.DataFrame,  # one row per training and part
+    alpha: float,  # strength
+) -> pd.DataFrame:
+    "The change of the NLL of wrong and of right windows, cell by cell, without synthetic data: `CELL`, wrong, right."
+    have = {"nll_correct", "nll_wrong"} <= set(metrics) and len(metrics)
+    return real(claims.nll_causes(metrics, alpha)) if have else pd.DataFrame(columns=[*CELL, "wrong", "right"])
+
+
+def opposite(
+    table: pd.DataFrame,  # from `nll_parts`
+):
+    "Whether wrong windows get a lower NLL and right ones a higher one, in most cells."
+    return by_share(((table.wrong < 0) & (table.right > 0)).mean() if len(table) else np.nan)
 
 # %% ../../nbs/07_evidence/08_report.ipynb #8a4ffa8c
 def weaknesses(

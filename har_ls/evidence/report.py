@@ -9,7 +9,7 @@ __all__ = ['PROTOCOLS', 'POPULATIONS', 'WAYS', 'INSIDE', 'RECORDED', 'MORE', 'of
            'inside_figure', 'moves', 'pair_figure', 'facts', 'signals_figure', 'why', 'cell_stories',
            'beside_the_original', 'by_person', 'person_figure', 'by_class', 'recall_figure', 'confusions', 'of_dataset',
            'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'named', 'trained_table', 'by_share', 'mostly',
-           'grows_with_length', 'follows_gap', 'differs', 'grows_with_strength', 'found_at', 'chosen_pair',
+           'no_worse', 'grows_with_length', 'follows_gap', 'differs', 'grows_with_strength', 'found_at', 'chosen_pair',
            'reliability_figure', 'cell_grid', 'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells',
            'model_contrasts', 'contrast_figure', 'model_means', 'score_table', 'claims_table', 'nll_parts', 'opposite',
            'weaknesses', 'caveats', 'provenance', 'report', 'dataset_page']
@@ -601,7 +601,7 @@ def trained_table(
         "test accuracy": both.accuracy.map("{:.3f}".format).to_numpy(),
     })
 
-# %% ../../nbs/07_evidence/08_report.ipynb #35e6543d
+# %% ../../nbs/07_evidence/08_report.ipynb #47ab3566
 def by_share(
     share: float,  # of cells in which the pattern holds; not a number where there are none
     enough: float = 0.75,
@@ -616,9 +616,25 @@ def mostly(
     second: str,  # another
     measure: str,  # lower is better
 ):
-    "Whether the first way has the lower measure in most cells."
-    count, cells = ahead(table, first, second, measure) if len(table) else (0, 0)
-    return by_share(count / cells if cells else np.nan)
+    "Whether the first way is better by more than the margin in most cells: False if the second is, `undecided` between, None without cells."
+    if table.empty:
+        return None
+    wide = table.pivot_table(index=CELL, columns="way", values=measure)
+    gain, margin = wide[second] - wide[first], margin_of(measure, 1.0)
+    return True if (gain > margin).mean() >= 0.75 else False if (gain < -margin).mean() >= 0.75 else "undecided"
+
+
+def no_worse(
+    table: pd.DataFrame,  # from `four_ways`
+    first: str,  # a way
+    second: str,  # another
+    measure: str,  # lower is better
+):
+    "Whether the first way is not worse by more than the margin, in most cells."
+    if table.empty:
+        return None
+    wide = table.pivot_table(index=CELL, columns="way", values=measure)
+    return by_share((wide[first] <= wide[second] + margin_of(measure, 1.0)).mean())
 
 
 def grows_with_length(

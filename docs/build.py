@@ -155,13 +155,13 @@ def stage_notebook(source, target):
         question, _, more = front["description"].partition("? ")
         front = {"title": f"{question}?", "description": more}
         links = ["[The study](study/index.md)", "[The components](01_loss/00_smoothing.ipynb)", "[How to](howto/index.md)", "[Reference](reference/index.md)"]
-    if source.parent == NBS / "study" and source.stem not in TEMPLATES:
+    if (NBS / "study") in source.parents and source.stem not in TEMPLATES:
         cells = joined(cells)
         for cell in cells:
             if cell.cell_type == "code":
                 options(cell, code_fold=True, code_summary="Code")
         if not any(cell.get("outputs") for cell in cells):
-            command = "make study" if source.stem == "report" else f".venv/bin/har-ls {source.stem}"
+            command = "make study" if source.stem == "answer" else f".venv/bin/har-ls {source.stem}"
             cells[0].source = UNPUBLISHED.replace("{command}", command) + cells[0].source
     about = [mk_cell("::: {.about-page}\n" + " · ".join(links) + "\n:::", "markdown")]
     processor.nb.cells = [mk_cell("---\n" + yaml.safe_dump(front, allow_unicode=True) + "---", "raw"), *about, *cells]

@@ -7,10 +7,10 @@ __all__ = ['SLOWEST', 'FASTEST', 'COLUMN', 'COLUMNS', 'SETTINGS', 'ENDINGS', 'SH
            'NO_LABEL', 'ROLES', 'ALTERNATE', 'UNITS', 'ENDS', 'is_text', 'is_columns', 'is_whole', 'is_number',
            'is_units', 'tidy', 'nearest', 'checked', 'ending', 'visible', 'tables', 'beside', 'some', 'settings_file',
            'settings', 'bytes_of', 'delimiter', 'reason', 'read_table', 'no_column', 'is_words', 'unpacked', 'numbers',
-           'not_a_number', 'place', 'plain', 'names', 'merged', 'natural', 'numbered', 'Piece', 'piece', 'signal',
+           'not_a_number', 'place', 'plain', 'names', 'merged', 'natural', 'numbered', 'signal', 'Piece', 'piece',
            'apart', 'check_order', 'suspicion', 'choose_channels', 'moments', 'since_first', 'block_rates', 'middle',
-           'check_clock', 'unit_of', 'clocks', 'common_rate', 'window_size', 'cut', 'too_short', 'lost', 'timing',
-           'check_known', 'check_copies', 'read']
+           'check_clock', 'possible', 'unit_of', 'common_rate', 'clocks', 'window_size', 'cut', 'too_short', 'lost',
+           'timing', 'check_known', 'check_copies', 'read']
 
 # %% ../../nbs/02_data/11_own.ipynb #9b9241d2
 import csv
@@ -67,11 +67,23 @@ SETTINGS = {  # name -> what it means, what is expected, whether a value is that
     "activity": ("column that names the activity; activity by default", *COLUMN),
     "time": ("column with the time; time by default, where there is one", *COLUMN),
     "session": ("column whose change starts a new recording; session by default, where there is one", *COLUMN),
-    "channels": ("columns with sensor signals; by default every other column of numbers", COLUMNS, lambda v: is_columns(v) and len(v) > 0),
+    "channels": (
+        "columns with sensor signals; by default every other column of numbers",
+        COLUMNS,
+        lambda v: is_columns(v) and len(v) > 0,
+    ),
     "ignore": ("columns that are neither signal nor time", COLUMNS, is_columns),
     "units": ("unit of each channel", 'a table such as {acc_x = "g"}', is_units),
-    "rate": ("samples per second; from the time column by default", f"a number from {SLOWEST} to {FASTEST:,}", lambda v: is_number(v, SLOWEST, FASTEST)),
-    "gap": ("seconds without a sample that end a recording; five samples by default", "a number of seconds above 0", lambda v: is_number(v, 1e-6, 1e9)),
+    "rate": (
+        "samples per second; from the time column by default",
+        f"a number from {SLOWEST} to {FASTEST:,}",
+        lambda v: is_number(v, SLOWEST, FASTEST),
+    ),
+    "gap": (
+        "seconds without a sample that end a recording; five samples by default",
+        "a number of seconds above 0",
+        lambda v: is_number(v, 1e-6, 1e9),
+    ),
     "length": ("samples in a window; 2.56 seconds by default", "a whole number from 1", is_whole),
     "stride": ("samples from one window to the next; half a window by default", "a whole number from 1", is_whole),
 }
@@ -101,12 +113,15 @@ def checked(
     "Settings as plain Python values. `HarLsError` for an unknown name, or a value of another type or out of range."
     for name, value in given.items():
         if name not in SETTINGS:
-            raise HarLsError(f"{where}: unknown setting {name!r}{nearest(name, SETTINGS)}; there are {', '.join(SETTINGS)}")
+            raise HarLsError(
+                f"{where}: unknown setting {name!r}{nearest(name, SETTINGS)}; there are {', '.join(SETTINGS)}"
+            )
         _, expected, fits = SETTINGS[name]
         if not fits(value):
             raise HarLsError(f"{where}: {name} = {value!r}: expected {expected}")
-    plain = {"rate": float, "gap": float, "length": int, "stride": int, "channels": lambda v: list(map(tidy, v)), "ignore": lambda v: list(map(tidy, v)),
-             "units": lambda v: {tidy(key): unit for key, unit in v.items()}}  # fmt: skip
+    plain = {"rate": float, "gap": float, "length": int, "stride": int}
+    plain |= dict.fromkeys(("channels", "ignore"), lambda columns: [tidy(name) for name in columns])
+    plain["units"] = lambda units: {tidy(name): unit for name, unit in units.items()}
     return {name: plain.get(name, tidy)(value) for name, value in given.items()}
 
 # %% ../../nbs/02_data/11_own.ipynb #3f7c9757
@@ -125,11 +140,13 @@ def ending(
 def visible(
     folder: Path,
 ) -> list:
-    "All files under a folder, sorted, but none that a program keeps for itself: hidden ones, those in hidden folders, and locks."
+    "All files under a folder, sorted, without what programs keep for themselves: hidden files and folders, and locks."
     clutter = re.compile(r"\.|~\$|__MACOSX$")
-    return sorted(p for p in folder.rglob("*") if p.is_file() and not any(map(clutter.match, p.relative_to(folder).parts)))
+    return sorted(
+        p for p in folder.rglob("*") if p.is_file() and not any(map(clutter.match, p.relative_to(folder).parts))
+    )
 
-
+# %% ../../nbs/02_data/11_own.ipynb #bcdb59cf
 def tables(
     path: str | Path,  # a table, or a folder of them
 ) -> list:
@@ -140,7 +157,9 @@ def tables(
     files = [path] if path.is_file() else visible(path)
     for file in files:
         if file.suffix.lower() in SHEETS:
-            raise HarLsError(f"{file}: spreadsheets are not read; save each sheet as a .csv file, and move this one elsewhere")
+            raise HarLsError(
+                f"{file}: spreadsheets are not read; save each sheet as a .csv file, and move this one elsewhere"
+            )
     found = [file for file in files if ending(file)]
     if not found:
         raise HarLsError(f"{path}: expected a table ({', '.join(ENDINGS)}), or a folder of them")
@@ -152,7 +171,11 @@ def beside(
 ) -> dict:  # what is left out -> how many
     "Files in the folder that are no tables, by name."
     path = Path(path)
-    other = [p.relative_to(path).as_posix() for p in visible(path) if not ending(p) and p.name != "har_ls.toml"] if path.is_dir() else []
+    other = (
+        [p.relative_to(path).as_posix() for p in visible(path) if not ending(p) and p.name != "har_ls.toml"]
+        if path.is_dir()
+        else []
+    )
     return {f"files left out, as they are no tables ({some(other)})": len(other)} if other else {}
 
 
@@ -164,7 +187,7 @@ def some(
     names = list(map(str, names))
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
-# %% ../../nbs/02_data/11_own.ipynb #84806d93
+# %% ../../nbs/02_data/11_own.ipynb #d66d683f
 def settings_file(
     file: Path,  # har_ls.toml
 ) -> dict:
@@ -192,7 +215,9 @@ def settings(
     file = (path if path.is_dir() else path.parent) / "har_ls.toml"
     given = {name: value for name, value in given.items() if value is not None}
     chosen = checked(str(file), settings_file(file)) | checked("options", given)
-    default = dict(name=path.resolve().name.removesuffix(ending(path)), subject="subject", activity="activity", units={}, ignore=[])
+    default = dict(
+        name=path.resolve().name.removesuffix(ending(path)), subject="subject", activity="activity", units={}, ignore=[]
+    )
     chosen = dict.fromkeys(SETTINGS) | default | chosen
     roles = {}
     for role in ("subject", "activity", "time", "session", "channels", "ignore"):
@@ -201,11 +226,14 @@ def settings(
                 raise HarLsError(f"{path}: column {column!r} is named twice, as {roles[column]} and as {role}")
     return chosen
 
-# %% ../../nbs/02_data/11_own.ipynb #84af6582
-MAGIC = {
-    b"PK\x03\x04": "is a zip or Excel file; unpack it, or save the sheet as CSV", b"\x1f\x8b": "is compressed; let its name end in .gz",
-    b"PAR1": "is a Parquet file; let its name end in .parquet", b"\xff\xfe": "is in UTF-16; save it in UTF-8", b"\xfe\xff": "is in UTF-16; save it in UTF-8",
-}  # fmt: skip
+# %% ../../nbs/02_data/11_own.ipynb #cb41a3f7
+MAGIC = {  # how a file begins that is something else than its name says
+    b"PK\x03\x04": "is a zip or Excel file; unpack it, or save the sheet as CSV",
+    b"\x1f\x8b": "is compressed; let its name end in .gz",
+    b"PAR1": "is a Parquet file; let its name end in .parquet",
+    b"\xff\xfe": "is in UTF-16; save it in UTF-8",
+    b"\xfe\xff": "is in UTF-16; save it in UTF-8",
+}
 
 
 def bytes_of(path):
@@ -222,11 +250,16 @@ def reason(
     error: Exception,  # what was said about it
 ) -> str:
     "Why a table cannot be read, in words that say what to do."
+    start = b""
     try:
         with open(path, "rb") as file:
             start = file.read(4)
         for magic, words in MAGIC.items():
-            if start.startswith(magic) and not (magic == b"\x1f\x8b" and path.name.lower().endswith(".gz")) and not (magic == b"PAR1" and path.suffix == ".parquet"):
+            if (
+                start.startswith(magic)
+                and not (magic == b"\x1f\x8b" and path.name.lower().endswith(".gz"))
+                and not (magic == b"PAR1" and path.suffix == ".parquet")
+            ):
                 return f"{path}: {words}"
         if "UTF8" in str(error) or isinstance(error, UnicodeDecodeError):
             with bytes_of(path) as file:
@@ -239,35 +272,47 @@ def reason(
         pass
     words = str(error).split("\n")[0]
     comment = re.search(r"got \d+: (#.*)", words)
-    return f"{path}: {words}" + (f"; comment lines such as {comment[1]!r} are not read: delete them" if comment else "")
+    if start.startswith(b"#") or comment:
+        words += f"; comment lines{f' such as {comment[1]!r}' if comment else ''} are not read: delete them"
+    return f"{path}: {words}"
 
-
+# %% ../../nbs/02_data/11_own.ipynb #2e803eda
 def read_table(
     path: Path,  # one of `tables`
 ) -> pa.Table:
-    "A table as it is stored; every column of a text file as text. `HarLsError` if it is damaged, or has a column twice."
+    "A table as stored; every column of a text file as text. `HarLsError` if it is damaged, or has a column twice."
     try:
         if ending(path).lower() == ".parquet":
             table = pa_parquet.ParquetFile(path).read()
         else:
             parse = pa_csv.ParseOptions(delimiter=delimiter(path))
-            with pa_csv.open_csv(path, parse_options=parse) as opened:
+            packed = "gzip" if path.name.lower().endswith(".gz") else None
+            with (
+                pa.input_stream(path, compression=packed) as file,
+                pa_csv.open_csv(file, parse_options=parse) as opened,
+            ):
                 columns = opened.schema.names
             convert = pa_csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False)
-            table = pa_csv.read_csv(path, parse_options=parse, convert_options=convert)
+            with pa.input_stream(path, compression=packed) as file:
+                table = pa_csv.read_csv(file, parse_options=parse, convert_options=convert)
         columns = [tidy(name) for name in table.column_names]
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         raise HarLsError(reason(path, error)) from error
     twice = {name for name in columns if columns.count(name) > 1}
     if twice:
-        raise HarLsError(f"{path}: {len(columns)} columns, and more than one is called {some(sorted(map(repr, twice)))}: give each a name of its own")
+        raise HarLsError(
+            f"{path}: {len(columns)} columns, and more than one is called {some(sorted(map(repr, twice)))}: give "
+            "each a name of its own"
+        )
     table = table.rename_columns(columns)
     for name in columns:
         if pa.types.is_string(table[name].type) and pc.any(pc.match_substring(table[name], "\n")).as_py():
-            raise HarLsError(f"{path}, column {name!r}: a field goes over several lines; is a quotation mark not closed?")
+            raise HarLsError(
+                f"{path}, column {name!r}: a field goes over several lines; is a quotation mark not closed?"
+            )
     return table
 
-# %% ../../nbs/02_data/11_own.ipynb #a419822b
+# %% ../../nbs/02_data/11_own.ipynb #6ad929ab
 def no_column(
     path: Path,
     name: str,  # the column that is missing
@@ -275,16 +320,44 @@ def no_column(
 ) -> HarLsError:
     "The error for a missing column: separators and comment lines are recognised."
     told = f"{path}: no column {name!r}{nearest(name, columns)}; it has {some(columns, 20)}"
-    other = next((c for c in ";\t|," if c != delimiter(path) and c in columns[0]), None) if len(columns) == 1 else None
+    other = None
+    if len(columns) == 1 and ending(path).lower() != ".parquet":
+        with bytes_of(path) as file:
+            first = file.readline().decode(errors="replace")
+        other = next((c for c in ";\t|," if c != delimiter(path) and c in first), None)
     if columns and columns[0].startswith("#"):
-        return HarLsError(f"{told}. Line 1 begins with #: comment lines are not read; the first line has to name the columns")
+        return HarLsError(
+            f"{told}. Line 1 begins with #: comment lines are not read; the first line has to name the columns"
+        )
     if other:
-        return HarLsError(f"{told}. The separator seems to be {other!r}: write the table with {delimiter(path)!r}" + ("" if other != "\t" else ", or call it .tsv"))
-    return HarLsError(f"{told}. Name the columns with subject, activity, time, session, channels, on the call or in har_ls.toml")
+        return HarLsError(
+            f"{told}. The separator seems to be {other!r}: write the table with {delimiter(path)!r}"
+            + ("" if other != "\t" else ", or call it .tsv")
+        )
+    return HarLsError(
+        f"{told}. Name the columns with subject, activity, time, session, channels, on the call or in har_ls.toml"
+    )
 
-# %% ../../nbs/02_data/11_own.ipynb #f9fac99d
-EMPTY = ["", "NA", "N/A", "n/a", "NaN", "nan", "-nan", "NULL", "Null", "null", "None", "none", "#N/A", "<NA>"]  # where a number is expected
-NUMERAL = re.compile(r"[-+]?(\d[\d.,' ]*|[.,]\d+)(e[-+]?\d+)?\s*([^\W\d_]|[%°µ])?[^\d\s,;:-]{0,5}(/s|s\^?-?)?[2²³]?", re.I)
+# %% ../../nbs/02_data/11_own.ipynb #cd0a2ef3
+EMPTY = [
+    "",
+    "NA",
+    "N/A",
+    "n/a",
+    "NaN",
+    "nan",
+    "-nan",
+    "NULL",
+    "Null",
+    "null",
+    "None",
+    "none",
+    "#N/A",
+    "<NA>",
+]  # where a number is expected
+NUMERAL = re.compile(
+    r"[-+]?(\d[\d.,' ]*|[.,]\d+)(e[-+]?\d+)?\s*([^\W\d_]|[%°µ])?[^\d\s,;:-]{0,5}(/s|s\^?-?)?[2²³]?", re.I
+)
 INDEX = re.compile(r"|index|Unnamed: \d+|__index_level_\d+__")  # names under which row numbers get into tables
 
 
@@ -307,14 +380,19 @@ def numbers(
     if is_words(column.type):
         column = pc.utf8_trim_whitespace(column)
         column = pc.if_else(pc.is_in(column, pa.array(EMPTY)), pa.scalar(None, pa.string()), column)
-    elif not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type) or pa.types.is_null(column.type)):
+    elif not (
+        pa.types.is_integer(column.type)
+        or pa.types.is_floating(column.type)
+        or pa.types.is_decimal(column.type)
+        or pa.types.is_null(column.type)
+    ):
         return None
     try:
         return column.cast(pa.float64(), safe=is_words(column.type)).to_numpy().astype(np.float64)
     except pa.ArrowInvalid:
         return None
 
-
+# %% ../../nbs/02_data/11_own.ipynb #2f4d6746
 def not_a_number(
     path: Path,
     name: str,  # of the column
@@ -323,12 +401,18 @@ def not_a_number(
     "The error for the first field of a column that is not a number."
     column = unpacked(column)
     if not is_words(column.type):
-        return HarLsError(f"{path}: column {name!r} holds {column.type}; expected a number in each row. If it is no signal, put it into ignore")
+        return HarLsError(
+            f"{path}: column {name!r} holds {column.type}; expected a number in each row. If it is no signal, "
+            "put it into ignore"
+        )
     for row, text in enumerate(column.to_pylist()):
         if text is not None and numbers(pa.chunked_array([[text]])) is None:
             break
     hint = "; write decimal points" if re.search(r"\d,\d|^,\d", text) else ""
-    return HarLsError(f"{path}, {place(path, row)}, column {name!r}: expected a number, found {text!r}{hint}. If it is no signal, put it into ignore")
+    return HarLsError(
+        f"{path}, {place(path, row)}, column {name!r}: expected a number, found {text!r}{hint}. If it is no "
+        "signal, put it into ignore"
+    )
 
 
 def place(
@@ -346,7 +430,7 @@ def place(
         except (csv.Error, StopIteration):
             return f"row {row + 1}"
 
-# %% ../../nbs/02_data/11_own.ipynb #0974ecb1
+# %% ../../nbs/02_data/11_own.ipynb #5728a520
 def plain(
     text: str,
 ) -> str:
@@ -355,7 +439,7 @@ def plain(
     number = re.fullmatch(r"([-+]?)0*(\d+)(\.0*)?", text, re.ASCII)
     return ("-" if number[1] == "-" and number[2] != "0" else "") + number[2] if number else text
 
-
+# %% ../../nbs/02_data/11_own.ipynb #7b4ba524
 NO_LABEL = ("NA", "N/A", "#N/A", "<NA>", "nan", "NaN")  # what programs write where a label is missing
 
 
@@ -371,7 +455,7 @@ def names(
     blank = np.array([not tidy(value) or tidy(value) in missing for value in written] + [True])
     return np.where(blank[code], -1, code), ["" if empty else value for value, empty in zip(written, blank)]
 
-
+# %% ../../nbs/02_data/11_own.ipynb #b0ca300a
 def merged(
     written,  # names as they are written, in all tables
     what: str,  # what they name
@@ -381,10 +465,18 @@ def merged(
     for name in sorted({name for name in written if tidy(name)}):
         forms.setdefault(plain(name), []).append(name)
         cases.setdefault(plain(name).casefold(), set()).add(plain(name))
-    said = {f"ways to write {what} {one!r}, taken as one ({some(map(repr, many))})": len(many) for one, many in forms.items() if len(many) > 1}
-    return said | {f"{what} names that differ in capitals only, taken as different ({some(sorted(many))})": len(many) for many in cases.values() if len(many) > 1}
+    said = {
+        f"ways to write {what} {one!r}, taken as one ({some(map(repr, many))})": len(many)
+        for one, many in forms.items()
+        if len(many) > 1
+    }
+    return said | {
+        f"{what} names that differ in capitals only, taken as different ({some(sorted(many))})": len(many)
+        for many in cases.values()
+        if len(many) > 1
+    }
 
-
+# %% ../../nbs/02_data/11_own.ipynb #a5bfb725
 def natural(name):
     "A key that sorts numbers by value, and before names."
     return (0, float(name), "") if re.fullmatch(r"-?\d+(\.\d+)?", name, re.ASCII) else (1, 0.0, name)
@@ -398,7 +490,36 @@ def numbered(
     own = all(re.fullmatch(r"-?\d{1,18}", name, re.ASCII) for name in people)
     return {name: int(name) if own else i for i, name in enumerate(people, 1)}
 
-# %% ../../nbs/02_data/11_own.ipynb #db8e9b5d
+# %% ../../nbs/02_data/11_own.ipynb #2bd6e6d1
+def signal(
+    path: Path,
+    name: str,
+    column: pa.ChunkedArray,
+    sure: bool,  # whether it was named as a channel
+) -> tuple:  # (float64 `[T]`, "") or (None, why it is no signal)
+    "The numbers of a column, or why it is no signal. `HarLsError` for whatever looks like a signal and cannot be read."
+    values = numbers(column)
+    if values is not None:
+        if not sure and INDEX.fullmatch(name) and (values % 1 == 0).all():
+            return None, "row numbers"
+        if (np.abs(values[np.isfinite(values)]) > np.finfo(np.float32).max).any():
+            raise HarLsError(
+                f"{path}: column {name!r} has values beyond {np.finfo(np.float32).max:.2g}; is it a signal?"
+            )
+        return (values, "") if sure or np.isfinite(values).any() or not len(values) else (None, "empty")
+    column = unpacked(column)
+    if sure and pa.types.is_boolean(column.type):
+        return column.cast(pa.float64()).to_numpy(), ""
+    nested = pa.types.is_nested(column.type)
+    if (
+        sure
+        or nested
+        or (is_words(column.type) and any(NUMERAL.fullmatch(v.strip()) for v in column.unique().to_pylist() if v))
+    ):
+        raise not_a_number(path, name, column)
+    return None, "text" if is_words(column.type) else str(column.type)
+
+# %% ../../nbs/02_data/11_own.ipynb #7bc70dd2
 @dataclass
 class Piece:
     "One table: who, what and when in each row, and its columns of numbers."
@@ -427,12 +548,18 @@ def piece(
     "Read a table and divide its columns by what they mean. `HarLsError` names what is missing or cannot be read."
     table = read_table(path)
     has = table.column_names
-    role = {name: chosen[name] or (name if name in has and name not in [*chosen["ignore"], *(chosen["channels"] or [])] else None) for name in ROLES}
+    role = {
+        name: chosen[name]
+        or (name if name in has and name not in [*chosen["ignore"], *(chosen["channels"] or [])] else None)
+        for name in ROLES
+    }
     for name in [*filter(None, role.values()), *(chosen["channels"] or [])]:
         if name not in has:
             raise no_column(path, name, has)
     who, activity, session = (
-        names(table[role[name]], NO_LABEL if name == "activity" else ()) if role[name] else (np.zeros(table.num_rows, np.int64), [""])
+        names(table[role[name]], NO_LABEL if name == "activity" else ())
+        if role[name]
+        else (np.zeros(table.num_rows, np.int64), [""])
         for name in ROLES[:3]
     )
     if (who[0] < 0).any():
@@ -447,37 +574,14 @@ def piece(
     time = table[role["time"]] if role["time"] else None
     return Piece(path, who[0], activity[0], session[0], (who[1], activity[1], session[1]), time, signals, others, has)
 
-
-def signal(
-    path: Path,
-    name: str,
-    column: pa.ChunkedArray,
-    sure: bool,  # whether it was named as a channel
-) -> tuple:  # (float64 `[T]`, "") or (None, why it is no signal)
-    "The numbers of a column, or why it is no signal. `HarLsError` for whatever looks like a signal and cannot be read."
-    values = numbers(column)
-    if values is not None:
-        if not sure and INDEX.fullmatch(name) and (values % 1 == 0).all():
-            return None, "row numbers"
-        if (np.abs(values[np.isfinite(values)]) > np.finfo(np.float32).max).any():
-            raise HarLsError(f"{path}: column {name!r} has values beyond {np.finfo(np.float32).max:.2g}; is it a signal?")
-        return (values, "") if sure or np.isfinite(values).any() or not len(values) else (None, "empty")
-    column = unpacked(column)
-    if sure and pa.types.is_boolean(column.type):
-        return column.cast(pa.float64()).to_numpy(), ""
-    nested = pa.types.is_nested(column.type)
-    if sure or nested or (is_words(column.type) and any(NUMERAL.fullmatch(v.strip()) for v in column.unique().to_pylist() if v)):
-        raise not_a_number(path, name, column)
-    return None, "text" if is_words(column.type) else str(column.type)
-
-# %% ../../nbs/02_data/11_own.ipynb #f562d1bd
+# %% ../../nbs/02_data/11_own.ipynb #cdca3f36
 def apart(
     *keys,  # int64 `[T]`
 ) -> np.ndarray:  # bool `[T - 1]`
     "Whether each row and the next have all keys in common."
     return np.all([key[1:] == key[:-1] for key in keys], 0)
 
-# %% ../../nbs/02_data/11_own.ipynb #7c51f2b6
+# %% ../../nbs/02_data/11_own.ipynb #73910508
 ALTERNATE = {
     "subject": "rows of several people alternate: sort the table by person, then by time, or give each person a file",
     "session": "is it the right column for session? A session is a stretch of many rows",
@@ -492,9 +596,12 @@ def check_order(
     for role, codes in (("subject", one.who), ("session", one.session), ("activity", one.activity)):
         changes = int((~apart(codes)).sum())
         if len(one) >= 20 and changes > len(one) / 5:
-            raise HarLsError(f"{one.path}: {role} changes {changes:,} times in {len(one):,} rows ({len(set(codes.tolist())):,} different): {ALTERNATE[role]}")
+            raise HarLsError(
+                f"{one.path}: {role} changes {changes:,} times in {len(one):,} rows "
+                f"({len(set(codes.tolist())):,} different): {ALTERNATE[role]}"
+            )
 
-# %% ../../nbs/02_data/11_own.ipynb #d7db0a52
+# %% ../../nbs/02_data/11_own.ipynb #edbe5fb4
 def suspicion(
     values: np.ndarray,  # `[T]`
     same: np.ndarray,  # bool `[T - 1]`: whether a row and the next are of one person and one activity
@@ -506,7 +613,7 @@ def suspicion(
         return ""
     moved = step[step != 0]
     if not len(moved):
-        return "never changes while a person does one thing: it stands for the person, the activity or the trial, or is a dead sensor"
+        return "never changes while a person does one thing: a code of person, activity or trial, or a dead sensor"
     stretches = len(runs(same))
     if len(moved) <= stretches and (values[np.isfinite(values)] % 1 == 0).all():
         return "is whole numbers that hardly change while a person does one thing: it looks like a code, not a signal"
@@ -516,39 +623,48 @@ def suspicion(
         return "changes by the same step from row to row: it counts rows"
     return ""
 
-# %% ../../nbs/02_data/11_own.ipynb #1e62cca3
+# %% ../../nbs/02_data/11_own.ipynb #09042ff8
 def choose_channels(
     pieces: list,  # of `Piece`
     chosen: dict,  # from `settings`
 ) -> tuple:  # (names of the channels, what was left out -> how many)
-    "The channels that all tables share. `HarLsError` for a column of numbers that is hardly a signal, or is not in every table."
+    "The channels of all tables. `HarLsError` for a column of numbers that is hardly a signal, or not in every table."
     channels = list(dict.fromkeys(name for one in pieces for name in one.signals))
     said = {}
     for one in pieces:
         lacks = [name for name in channels if name not in one.signals and one.others.get(name) != "empty"]
         if lacks and len(one):
             has = next(other.path for other in pieces if lacks[0] in other.signals)
-            raise HarLsError(f"{one.path}: no numbers in a column {lacks[0]!r}, but in {has}; name the columns that all tables share with channels, or put others into ignore")
+            raise HarLsError(
+                f"{one.path}: no numbers in a column {lacks[0]!r}, but in {has}; name the columns that all "
+                "tables share with channels, or put others into ignore"
+            )
         for name in channels:
             one.signals.setdefault(name, np.full(len(one), np.nan))
         for name, why in one.others.items():
             if name not in channels:
                 said.setdefault(why, {})[name] = None
     if not channels:
-        raise HarLsError(f"{pieces[0].path}: no column of numbers is left for the channels; left out: {some(f'{c} ({why})' for why in said for c in said[why])}")
+        raise HarLsError(
+            f"{pieces[0].path}: no column of numbers is left for the channels; left out: "
+            f"{some(f'{c} ({why})' for why in said for c in said[why])}"
+        )
     same = np.concatenate([np.r_[False, apart(one.who, one.activity, one.session)][: len(one)] for one in pieces])[1:]
     doubts = {name: suspicion(np.concatenate([one.signals[name] for one in pieces]), same) for name in channels}
     doubts = {name: why for name, why in doubts.items() if why}
     if doubts and not chosen["channels"]:
         name, why = next(iter(doubts.items()))
         more = f" (doubtful too: {some(list(doubts)[1:])})" if len(doubts) > 1 else ""
-        raise HarLsError(f"{pieces[0].path}: column {name!r} {why}{more}. Name the sensor columns with channels, or put {name!r} into ignore")
+        raise HarLsError(
+            f"{pieces[0].path}: column {name!r} {why}{more}. Name the sensor columns with channels, or put "
+            f"{name!r} into ignore"
+        )
     told = {f"columns left out, {why} ({some(columns)})": len(columns) for why, columns in said.items()}
     if doubts:
         told[f"channels that hardly look like signals, kept because they were named ({some(doubts)})"] = len(doubts)
     return tuple(channels), told
 
-# %% ../../nbs/02_data/11_own.ipynb #f9ddf19a
+# %% ../../nbs/02_data/11_own.ipynb #e7ea8ead
 UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 
 
@@ -556,7 +672,7 @@ def moments(
     path: Path,
     column: pa.ChunkedArray,
 ) -> tuple:  # (float64 `[T]` from the first on, nan where there is none; the first; whether it is in nanoseconds)
-    "A column of times, in its own unit or, for dates, in nanoseconds. The difference first: times since 1970 are too coarse as floats."
+    "Times in their own unit, dates in nanoseconds. Differences first: times since 1970 are too coarse as floats."
     column = unpacked(column)
     dates = pa.types.is_timestamp(column.type) or pa.types.is_time(column.type) or pa.types.is_duration(column.type)
     if dates:
@@ -564,12 +680,24 @@ def moments(
         column = column.cast(pa.int32() if pa.types.is_time32(column.type) else pa.int64()).cast(pa.int64())
         scale = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[unit]
     elif is_words(column.type) and numbers(column) is None:
-        stamps = pd.to_datetime(pd.Series(column.to_pylist()).replace("", None), format="ISO8601", utc=True, errors="coerce")
-        bad = stamps.isna().to_numpy() & ~np.array([not (text or "").strip() or text in EMPTY for text in column.to_pylist()], bool)
-        if bad.any():
-            row = int(bad.argmax())
-            raise HarLsError(f"{path}, {place(path, row)}: the time is {column[row].as_py()!r}; expected a number, or date and time like 2024-05-01 12:00:00.02")
-        column, dates, scale = pa.chunked_array([pa.Array.from_pandas(stamps.astype("datetime64[ns, UTC]")).cast(pa.int64())]), True, 1
+        stamps = pd.to_datetime(
+            pd.Series(column.to_pylist()).replace("", None), format="ISO8601", utc=True, errors="coerce"
+        )
+        filled = [(row, text) for row, text in enumerate(column.to_pylist()) if text and text.strip() not in EMPTY]
+        if numbers(column.slice(filled[0][0], 1)) is not None:
+            stamps[:] = pd.NaT
+            filled = [(row, text) for row, text in filled if numbers(pa.chunked_array([[text]])) is None]
+        row = next((row for row, _ in filled if pd.isna(stamps[row])), None)
+        if row is not None:
+            raise HarLsError(
+                f"{path}, {place(path, row)}: the time is {column[row].as_py()!r}; expected a number, or date "
+                "and time like 2024-05-01 12:00:00.02"
+            )
+        column, dates, scale = (
+            pa.chunked_array([pa.Array.from_pandas(stamps.astype("datetime64[ns, UTC]")).cast(pa.int64())]),
+            True,
+            1,
+        )
     elif numbers(column) is None:
         raise HarLsError(f"{path}: the time column holds {column.type}; expected numbers, or dates and times")
     else:
@@ -582,7 +710,7 @@ def moments(
             return time - first, first, False
     return since_first(column, scale) + (dates,)
 
-
+# %% ../../nbs/02_data/11_own.ipynb #a05166eb
 def since_first(column, scale):
     "Whole numbers from the first on, as float64 `[T]`, and the first."
     there = column.is_valid().to_numpy()
@@ -590,13 +718,13 @@ def since_first(column, scale):
     first = int(whole[there][0]) if there.any() else 0
     return np.where(there, (whole - first).astype(np.float64) * scale, np.nan), float(first) * scale
 
-
+# %% ../../nbs/02_data/11_own.ipynb #4d2ea635
 def block_rates(
     time: np.ndarray,  # `[T]`, in any unit
     same: np.ndarray,  # bool `[T - 1]`: whether a row and the next belong together
     size: int = 100,  # steps in a block
 ) -> np.ndarray:  # `[n, 3]`: first row, steps, steps per unit of time
-    "The rate over blocks of many samples: rounding of the stamps averages out. Gaps of more than five steps are left out."
+    "The rate over blocks of many samples, where rounding averages out. Gaps of more than five steps are left out."
     step = np.diff(time)
     fine = same & (step > 0)
     fine &= step <= 5 * np.median(step[fine]) if fine.any() else False
@@ -616,7 +744,7 @@ def middle(values, weights):
     total = np.cumsum(np.asarray(weights)[order])
     return float(np.asarray(values)[order][np.searchsorted(total, total[-1] / 2)])
 
-# %% ../../nbs/02_data/11_own.ipynb #5b337414
+# %% ../../nbs/02_data/11_own.ipynb #7abb9e3f
 def check_clock(
     one: Piece,
     time: np.ndarray,  # `[T]`
@@ -628,28 +756,74 @@ def check_clock(
         if len(one) < 20 or count <= len(one) / 20:
             continue
         if wrong == "back":
-            raise HarLsError(f"{one.path}: the time runs backwards at {count:,} of {len(one):,} rows: sort each person's rows by time, and name a session column where the clock starts anew")
-        twin = np.all([(v[1:] == v[:-1]) | ~(np.isfinite(v[1:]) & np.isfinite(v[:-1])) for v in one.signals.values()], 0)
+            raise HarLsError(
+                f"{one.path}: the time runs backwards at {count:,} of {len(one):,} rows: sort each person's rows "
+                "by time, and name a session column where the clock starts anew"
+            )
+        twin = np.all(
+            [(v[1:] == v[:-1]) | ~(np.isfinite(v[1:]) & np.isfinite(v[:-1])) for v in one.signals.values()], 0
+        )
         if (twin & same & (step == 0)).sum() > 0.9 * count:
-            raise HarLsError(f"{one.path}: {count:,} of {len(one):,} rows repeat the row before, with its time and values: delete the copies")
-        raise HarLsError(f"{one.path}: {count:,} of {len(one):,} rows have the same time as the row before: its stamps are too coarse; give a finer time, or the rate and ignore the time column")
+            raise HarLsError(
+                f"{one.path}: {count:,} of {len(one):,} rows repeat the row before, with its time and values: "
+                "delete the copies"
+            )
+        raise HarLsError(
+            f"{one.path}: {count:,} of {len(one):,} rows have the same time as the row before: its stamps are "
+            "too coarse; give a finer time, or the rate and ignore the time column"
+        )
+
+# %% ../../nbs/02_data/11_own.ipynb #e63958e8
+def possible(rate):
+    "Whether a wearable may take so many samples per second; a thousandth beyond the bounds is rounding."
+    return SLOWEST * 0.999 <= rate <= FASTEST * 1.001
 
 
 def unit_of(
     path: Path,
     rate: float,  # samples per unit of time
-    stated: float | None,  # the rate in the settings
 ) -> tuple:  # (name of the unit, how many in a second)
-    "The one unit in which the rate is a wearable's: two units differ by 1,000, the allowed rates only by 200. `HarLsError` if there is none."
+    "The one unit in which the rate is possible. `HarLsError` if there is none."
     for unit, count in UNITS.items():
-        if SLOWEST <= rate * count <= FASTEST and (stated is None or abs(rate * count / stated - 1) < 0.5):
+        if possible(rate * count):
             return unit, count
-    if stated:
-        raise HarLsError(f"{path}: rate = {stated:g}, but by its time column there are {rate:.4g} samples per second (if that is in seconds); rate resamples nothing: leave it out, or ignore the time column")
     found = " or ".join(f"{rate * count:.4g} Hz if it is in {unit}" for unit, count in UNITS.items())
-    raise HarLsError(f"{path}: by its time column the rate is {found}; expected {SLOWEST} to {FASTEST:,} Hz. Is it the right column?")
+    raise HarLsError(
+        f"{path}: by its time column the rate is {found}; expected {SLOWEST} to {FASTEST:,} Hz. Is it the right column?"
+    )
 
+# %% ../../nbs/02_data/11_own.ipynb #260ba2cc
+def common_rate(
+    path: Path,
+    blocks: pd.DataFrame,  # file, person, steps, rate
+    stated: float | None,  # the rate in the settings
+) -> float:
+    "The rate of all blocks, whole where within a thousandth. `HarLsError` if people differ, or if it is not as stated."
+    rate = middle(blocks["rate"], blocks["steps"])
+    each = blocks.groupby(["file", "person"])["rate"].median()
+    if (abs(each / rate - 1) > 0.05).any():
+        order = each.sort_values()
+        ends = [*order.items()] if len(order) <= 4 else [*order.iloc[:2].items(), *order.iloc[-2:].items()]
+        raise HarLsError(
+            f"{path}: rates differ: {', '.join(f'{who} ({file}) {r:.4g} Hz' for (file, who), r in ends)}; bring "
+            "all to one rate, rate resamples nothing"
+        )
+    odd = blocks.loc[abs(blocks["rate"] / rate - 1) > 0.1, "steps"].sum() / blocks["steps"].sum()
+    if odd > 0.2:
+        raise HarLsError(
+            f"{path}: samples come at uneven times: over {odd:.0%} of the steps the rate is off its median of "
+            f"{rate:.4g} Hz by more than a tenth; bring them to one rate"
+        )
+    if not possible(rate):
+        raise HarLsError(f"{path}: by its time column the rate is {rate:.4g} Hz; expected {SLOWEST} to {FASTEST:,} Hz")
+    if stated and abs(rate / stated - 1) > 0.05:
+        raise HarLsError(
+            f"{path}: rate = {stated:g}, but by the time column it is {rate:.4g} Hz; rate resamples nothing: "
+            "leave it out, or ignore the time column"
+        )
+    return stated or (float(round(rate)) if abs(rate / round(rate) - 1) < 1e-3 else rate)
 
+# %% ../../nbs/02_data/11_own.ipynb #0aa138a4
 def clocks(
     path: Path,  # a table, or a folder of them
     pieces: list,  # of `Piece`
@@ -664,7 +838,7 @@ def clocks(
         blocks = block_rates(time, same)
         if len(blocks):
             rate = middle(blocks[:, 2], blocks[:, 1])
-            unit, count = ("nanoseconds", 10**9) if dates else unit_of(one.path, rate, chosen["rate"])
+            unit, count = ("nanoseconds", 10**9) if dates else unit_of(one.path, rate)
             found += [(one.path.name, plain(one.written[0][one.who[int(a)]]), n, r * count) for a, n, r in blocks]
             if not dates and unit != "seconds":
                 said[f"rows whose time is in {unit}"] = said.get(f"rows whose time is in {unit}", 0) + len(one)
@@ -672,32 +846,17 @@ def clocks(
             count = 10**9 if dates else 1
         seconds.append((time / count, first / count))
     if not found:
-        raise HarLsError(f"{path}: the time column never rises; give the rate in samples per second, and put the time column into ignore")
-    return common_rate(path, pd.DataFrame(found, columns=["file", "person", "steps", "rate"]), chosen["rate"]), seconds, said
+        raise HarLsError(
+            f"{path}: the time column never rises; give the rate in samples per second, and put the time column "
+            "into ignore"
+        )
+    return (
+        common_rate(path, pd.DataFrame(found, columns=["file", "person", "steps", "rate"]), chosen["rate"]),
+        seconds,
+        said,
+    )
 
-# %% ../../nbs/02_data/11_own.ipynb #ad02a8fd
-def common_rate(
-    path: Path,
-    blocks: pd.DataFrame,  # file, person, steps, rate
-    stated: float | None,  # the rate in the settings
-) -> float:
-    "The rate that all blocks share, whole where it is within a thousandth. `HarLsError` if people or blocks differ, or it is not the stated one."
-    rate = middle(blocks["rate"], blocks["steps"])
-    each = blocks.groupby(["file", "person"])["rate"].median()
-    if (abs(each / rate - 1) > 0.05).any():
-        order = each.sort_values()
-        ends = [*order.items()] if len(order) <= 4 else [*order.iloc[:2].items(), *order.iloc[-2:].items()]
-        raise HarLsError(f"{path}: rates differ: {', '.join(f'{who} ({file}) {r:.4g} Hz' for (file, who), r in ends)}; bring all to one rate, rate resamples nothing")
-    odd = blocks.loc[abs(blocks["rate"] / rate - 1) > 0.1, "steps"].sum() / blocks["steps"].sum()
-    if odd > 0.2:
-        raise HarLsError(f"{path}: samples come at uneven times: over {odd:.0%} of the steps the rate is off its median of {rate:.4g} Hz by more than a tenth; bring them to one rate")
-    if not SLOWEST <= rate <= FASTEST:
-        raise HarLsError(f"{path}: by its time column the rate is {rate:.4g} Hz; expected {SLOWEST} to {FASTEST:,} Hz")
-    if stated and abs(rate / stated - 1) > 0.05:
-        raise HarLsError(f"{path}: rate = {stated:g}, but by the time column it is {rate:.4g} Hz; rate resamples nothing: leave it out, or ignore the time column")
-    return stated or (float(round(rate)) if abs(rate / round(rate) - 1) < 1e-3 else rate)
-
-# %% ../../nbs/02_data/11_own.ipynb #56973f12
+# %% ../../nbs/02_data/11_own.ipynb #559e7e47
 def window_size(
     rate: float,  # samples per second
     length: int | None = None,  # samples, where it is set
@@ -707,9 +866,11 @@ def window_size(
     length = length or max(2, round(2.56 * rate))
     return length, stride or max(1, length // 2)
 
-# %% ../../nbs/02_data/11_own.ipynb #e440a18c
-ENDS = ("changes of person", "changes of session", "changes of activity", "rows without a label", "rows with a missing value",
-        "rows without a time", "gaps in time", "times that run backwards", "times that repeat")  # fmt: skip
+# %% ../../nbs/02_data/11_own.ipynb #690e427a
+ENDS = (
+    "changes of person", "changes of session", "changes of activity", "rows without a label",
+    "rows with a missing value", "rows without a time", "gaps in time", "times that run backwards", "times that repeat",
+)  # fmt: skip
 
 
 def cut(
@@ -734,7 +895,7 @@ def cut(
     spans = runs(*keys)
     return spans[~bad[spans[:, 0]]], dict(zip(ENDS, map(int, counts)))
 
-
+# %% ../../nbs/02_data/11_own.ipynb #19c2f7b4
 def too_short(
     path: Path,
     length: int,  # samples in a window
@@ -744,9 +905,13 @@ def too_short(
     "The error for recordings of which none holds a window: what cuts them."
     by_count = sorted((count, cause) for cause, count in ends.items() if count)[::-1]
     told = ", ".join(f"{count:,} {cause}" for count, cause in by_count) or "the ends of the tables"
-    return HarLsError(f"{path}: a window takes {length} samples of one activity, and the longest stretch has {longest}. Stretches end at: {told}. See whether subject, activity, session and time are the right columns; gap and length can be set")
+    return HarLsError(
+        f"{path}: a window takes {length} samples of one activity, and the longest stretch has {longest}. "
+        f"Stretches end at: {told}. See whether subject, activity, session and time are the right columns; gap "
+        "and length can be set"
+    )
 
-# %% ../../nbs/02_data/11_own.ipynb #e5ea668b
+# %% ../../nbs/02_data/11_own.ipynb #132191d0
 def lost(
     pieces: list,  # of `Piece`
     used: list,  # bool `[T]` per piece: rows in a stretch long enough
@@ -755,7 +920,9 @@ def lost(
     "People, activities and files of which no row can get into a window."
     table = pd.DataFrame(dict(
         person=np.concatenate([np.array([plain(n) for n in one.written[0]], object)[one.who] for one in pieces]),
-        activity=np.concatenate([np.array([*(plain(n) for n in one.written[1]), ""], object)[one.activity] for one in pieces]),
+        activity=np.concatenate([
+            np.array([*(plain(n) for n in one.written[1]), ""], object)[one.activity] for one in pieces
+        ]),
         file=np.repeat([one.path.name for one in pieces], [len(one) for one in pieces]), used=np.concatenate(used),
     ))  # fmt: skip
     signals = {name: np.concatenate([one.signals[name] for one in pieces]) for name in pieces[0].signals}
@@ -769,13 +936,16 @@ def lost(
                 said[f"rows of {kind} {name}, left out: {why}"] = len(rows)
     return said
 
-# %% ../../nbs/02_data/11_own.ipynb #33188d53
+# %% ../../nbs/02_data/11_own.ipynb #ccad5d6e
 def timing(path, pieces, chosen):
     "Rate, seconds of each piece, and what was understood, with a time column or without."
     timed = [one for one in pieces if one.time is not None]
     if timed and len(timed) < len(pieces):
         without = next(one.path for one in pieces if one.time is None)
-        raise HarLsError(f"{without}: no time column, but {timed[0].path} has one; give all tables one, or put it into ignore and give the rate")
+        raise HarLsError(
+            f"{without}: no time column, but {timed[0].path} has one; give all tables one, or put it into ignore "
+            "and give the rate"
+        )
     if timed:
         return clocks(path, pieces, chosen)
     if chosen["rate"] is None:
@@ -784,18 +954,24 @@ def timing(path, pieces, chosen):
         raise HarLsError(f"{path}: give the rate in samples per second, or name the column with the time{hint}")
     return chosen["rate"], [None] * len(pieces), {}
 
-# %% ../../nbs/02_data/11_own.ipynb #bf7b42c1
+# %% ../../nbs/02_data/11_own.ipynb #6514ec08
 def check_known(path, chosen, channels, pieces):
     "`HarLsError` if a unit is given for no channel, or a column to ignore is not there."
     for name in chosen["units"]:
         if name not in channels:
-            raise HarLsError(f"{path}: a unit is given for {name!r}, which is no channel{nearest(name, channels)}; channels are {some(channels, 20)}")
+            raise HarLsError(
+                f"{path}: a unit is given for {name!r}, which is no channel{nearest(name, channels)}; channels "
+                f"are {some(channels, 20)}"
+            )
     there = dict.fromkeys(name for one in pieces for name in one.columns)
     for name in chosen["ignore"]:
         if name not in there:
-            raise HarLsError(f"{path}: ignore names {name!r}, but there is no such column{nearest(name, there)}; there are {some(there, 20)}")
+            raise HarLsError(
+                f"{path}: ignore names {name!r}, but there is no such column{nearest(name, there)}; there are "
+                f"{some(there, 20)}"
+            )
 
-
+# %% ../../nbs/02_data/11_own.ipynb #62fb094e
 def check_copies(
     path: Path,
     pieces: list,  # of `Piece`
@@ -806,31 +982,37 @@ def check_copies(
     seen = {}
     for one in pieces:
         who = np.array([plain(name) for name in one.written[0]], object)[one.who]
-        digest = hashlib.sha256(np.array([one.signals[c] for c in channels]).tobytes() + "\n".join(who).encode()).digest()
+        digest = hashlib.sha256(
+            np.array([one.signals[c] for c in channels]).tobytes() + "\n".join(who).encode()
+        ).digest()
         if digest in seen:
             raise HarLsError(f"{one.path} says the same as {seen[digest]}: one is a copy; move it elsewhere")
         seen[digest] = one.path
     if seconds[0] is None:
         return
-    rows = pd.concat([
-        pd.DataFrame({name: one.signals[name] for name in channels} | {("who",): np.array([plain(n) for n in one.written[0]], object)[one.who],
-                     ("session",): one.session, ("time",): (time[0] + time[1]).round(6)})
-        for one, time in zip(pieces, seconds)
-    ])  # fmt: skip
+    rows = []
+    for one, (time, first) in zip(pieces, seconds):
+        who = np.array([plain(name) for name in one.written[0]], object)[one.who]
+        about = {("who",): who, ("session",): one.session, ("time",): (time + first).round(6)}
+        rows.append(pd.DataFrame({name: one.signals[name] for name in channels} | about))
+    rows = pd.concat(rows)
     again = int(rows.duplicated().sum())
     if again > len(rows) / 100:
-        raise HarLsError(f"{path}: {again:,} of {len(rows):,} rows come twice, with the same person, time and values: delete the copies")
+        raise HarLsError(
+            f"{path}: {again:,} of {len(rows):,} rows come twice, with the same person, time and values: delete "
+            "the copies"
+        )
 
-# %% ../../nbs/02_data/11_own.ipynb #f4c0cbd6
+# %% ../../nbs/02_data/11_own.ipynb #e3400a36
 def read(
     path: str | Path,  # a table, or a folder of them
     /,
     **given,  # any of `SETTINGS`
 ) -> Recordings:
-    """Read own recordings. People and activities are numbered in sorted order, people by their own number if all have one.
+    """Read own recordings. People and activities are numbered in sorted order, people as they are if all have numbers.
 
-    Raises `HarLsError` for a wrong setting, a table that cannot be read, a column that is missing or hardly a signal, rates
-    that differ or cannot be, and where no stretch is as long as a window. What was left out is counted in `faults`."""
+    Raises `HarLsError` for a wrong setting, a table that cannot be read, a column that is missing or hardly a signal,
+    rates that differ or cannot be, and where no stretch is as long as a window. `faults` counts what was left out."""
     path, chosen = Path(path), settings(path, **given)
     pieces = [one for one in (piece(file, chosen) for file in tables(path)) if len(one)]
     if not pieces:
@@ -865,7 +1047,7 @@ def read(
         raise too_short(path, length, longest, ends)
     faults = understood | {cause: ends[cause] for cause in ENDS[3:]} | said | lost(pieces, used, length)
     return Recordings(
-        name=chosen["name"], signals=signals, labels=labels, subject=np.array(subject, np.int64), rate=rate, channels=channels,
-        units=tuple(chosen["units"].get(c, "") for c in channels), activities=tuple(activities), faults=faults,
-        people={str(number): name for name, number in people.items() if name != str(number)},
+        name=chosen["name"], signals=signals, labels=labels, subject=np.array(subject, np.int64), rate=rate,
+        channels=channels, units=tuple(chosen["units"].get(c, "") for c in channels), activities=tuple(activities),
+        faults=faults, people={str(number): name for name, number in people.items() if name != str(number)},
     )  # fmt: skip

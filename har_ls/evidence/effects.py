@@ -71,7 +71,7 @@ def imaginary_study(
     seed: float = 0.2,  # how much trainings differ
     gain: float = 0.0,  # evidence for the true class that smoothing adds
     softer: float = 0.15,  # how much less sure smoothing makes, in log units of the logits
-    sharp: float = 0.3,  # how overconfident training is without smoothing, in log units of the logits
+    sharp: float = 1.2,  # log of the scale of the logits without smoothing; about 0.8 would be calibrated
     alpha: float = 0.1,  # what the smoothed trainings are called
 ) -> list:  # of `Predictions`, one per fold, of `seeds` trainings without and then with smoothing
     "Predictions of an imaginary study on new people, for simulations of everything that is computed from predictions."

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MAIN', 'KEPT', 'ORIGINAL', 'COPIES', 'KEY', 'TABLES', 'MADE_LATER', 'BINS', 'TRAINED', 'Results', 'counts', 'coarser',
-           'confusion', 'main_measures', 'features_on_a_plane', 'dataset_label', 'comparable', 'collect', 'publish',
-           'copies', 'original', 'digits', 'summary', 'training_accuracy']
+           'confusion', 'main_measures', 'features_on_a_plane', 'dataset_label', 'comparable', 'usual', 'collect',
+           'published_tables', 'of_every_length', 'publish', 'copies', 'original', 'digits', 'summary',
+           'training_accuracy']
 
-# %% ../../nbs/07_evidence/03_results.ipynb #25b97fe4
+# %% ../../nbs/07_evidence/03_results.ipynb #4b60e6b3
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,14 +18,15 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..runs import folder as runs
-from ..runs.identity import identity_of, study_notebook
+from ..runs.identity import study_notebook
 from ..core import HarLsError, whole_file
 from ..data.catalog import DATASETS, find, info, verify
 from ..metrics import calibration, classification, confidence, geometry
+from ..metrics.people import person_sums
 from ..predictions import Predictions, load_predictions
 from .statistics import CELL, leave_one_subject_out
 
-# %% ../../nbs/07_evidence/03_results.ipynb #80cb4f2e
+# %% ../../nbs/07_evidence/03_results.ipynb #b1352104
 MAIN = ("accuracy", "f1_macro", "nll", "ece", "max_conf", "entropy", "margin", "intra", "inter", "separability")  # of the original study
 KEPT = (*MAIN, "brier", "overconfidence", "ece_true")  # also with one subject left out; ece_true where posteriors are exact
 ORIGINAL = "original_study.csv"  # the tables of the original single-run study
@@ -41,11 +43,14 @@ class Results:
     counts: pd.DataFrame  # `KEY`, and what `counts` gives, for the test part
     points: pd.DataFrame  # `KEY`, x, y, label
     runs: pd.DataFrame  # one row per run: name, spec, data, code, versions, hardware, seconds
+    people: pd.DataFrame  # `KEY`, and what `har_ls.metrics.people.person_sums` gives, for the test part
     classes: pd.DataFrame  # `KEY`, and what `confusion` gives, for the test part
 
 
 TABLES = tuple(field.name for field in fields(Results))
-MADE_LATER = {"classes": (*KEY, "true", "predicted", "n")}  # tables that older published results lack, with their columns
+MADE_LATER = {  # tables that older published results lack, with their first columns
+    "people": (*KEY, "part", "subject", "n"), "classes": (*KEY, "true", "predicted", "n"),
+}
 
 # %% ../../nbs/07_evidence/03_results.ipynb #57a89fb1
 BINS = 30  # of equal width; two together are one of the 15 bins of the ECE
@@ -116,7 +121,7 @@ def features_on_a_plane(
     x, y = geometry.tsne(predictions.features[replica, chosen]).T
     return pd.DataFrame(dict(x=x, y=y, label=predictions.y[chosen]))
 
-# %% ../../nbs/07_evidence/03_results.ipynb #e103aa8a
+# %% ../../nbs/07_evidence/03_results.ipynb #4204391c
 def dataset_label(
     dataset: str,  # name
     options: dict,  # of its generator or reader
@@ -131,20 +136,32 @@ def comparable(
     "The runs that belong together: in every cell only those with the settings, data and code of the run finished last. Adds the column label."
     about = about[about["latest"]].copy()
     about["label"] = [dataset_label(name, options) for name, options in zip(about["dataset"], about["options"])]
+    about = about[usual(about)]
     about["version"] = list(map(str, zip(*(about[name] for name in ("folds", "epochs", "max_windows", "data", "code")))))
     about = about.sort_values("finished", kind="stable")
     newest = about.groupby(["label", "model", "protocol"])["version"].transform("last")
     return about[about["version"] == newest].drop(columns="version").sort_values("run", ignore_index=True)
 
-# %% ../../nbs/07_evidence/03_results.ipynb #f0cf8051
+
+def usual(
+    table: pd.DataFrame,  # perhaps with the columns objective and epoch_factor
+) -> pd.Series:
+    "Which rows are trainings with smoothing, as long as the recipe says: what the study is about unless it says otherwise."
+    plain = pd.Series(True, table.index)
+    for name, value in (("objective", "smoothing"), ("epoch_factor", 1)):
+        if name in table:
+            plain &= table[name] == value
+    return plain
+
+# %% ../../nbs/07_evidence/03_results.ipynb #da762f0d
 def collect(
     folder: str | Path,  # runs at any depth, or published tables
     pictured: tuple = (0.0, 0.01),  # strengths that get a t-SNE plane
 ) -> Results:
     "The tables of a study, from its run folders or as published. Raises `HarLsError` if there are none."
     folder = Path(folder)
-    if (folder / "runs.parquet").is_file():
-        return _as_published(folder)
+    if tables := published_tables(folder):
+        return _as_published(tables)
     everything = runs.specs(folder)
     if everything.empty:
         raise HarLsError(f"{folder}: no finished runs there; make some with `har-ls study --out {folder}`")
@@ -156,12 +173,20 @@ def collect(
     return Results(metrics=metrics, runs=about.drop(columns=["path", "latest"]), **made)
 
 
+def published_tables(
+    folder: Path,  # a ledger, or the folder in which one lies
+) -> Path | None:
+    "The folder of published tables, None where there are none."
+    return next((place for place in (folder / "ledger", folder) if (place / "runs.parquet").is_file()), None)
+
+
 def _as_published(folder):
-    "The published tables; a table that older results lack is empty."
+    "The published tables of usual trainings; a table that older results lack is empty."
     tables = {}
     for name in TABLES:
         file = folder / f"{name}.parquet"
-        tables[name] = pd.DataFrame(columns=MADE_LATER[name]) if name in MADE_LATER and not file.is_file() else pd.read_parquet(file)
+        table = pd.DataFrame(columns=MADE_LATER[name]) if name in MADE_LATER and not file.is_file() else pd.read_parquet(file)
+        tables[name] = table[usual(table)].reset_index(drop=True)
     return Results(**tables)
 
 
@@ -174,34 +199,46 @@ def _metrics(folder, about):
     key = [*KEY, "part"]
     return metrics.loc[order.sort_values(kind="stable").index].drop_duplicates(key, keep="last").sort_values(key, ignore_index=True)
 
-# %% ../../nbs/07_evidence/03_results.ipynb #4b74f54c
+# %% ../../nbs/07_evidence/03_results.ipynb #5718fe3d
+def of_every_length(
+    folder: str | Path,  # runs at any depth, or published tables
+) -> pd.DataFrame:
+    "The metrics of all trainings with smoothing, however long: one row per training and part, with the column epoch_factor (times the recipe's epochs). No rows where nothing was varied."
+    tables = published_tables(Path(folder))
+    metrics = pd.read_parquet(tables / "metrics.parquet") if tables else runs.load(folder)
+    if "objective" not in metrics or "epoch_factor" not in metrics:
+        return metrics.iloc[:0].assign(epoch_factor=1.0)
+    return metrics[metrics.objective == "smoothing"].reset_index(drop=True)
+
+# %% ../../nbs/07_evidence/03_results.ipynb #769654bf
 def _from_predictions(about, metrics, pictured):
     "The tables that are made from the predictions of the test part."
-    subjects, counted, pairs, points = [], [], [], []
+    tables = {name: [] for name in ("subjects", "counts", "people", "classes", "points")}
     first = metrics.groupby(CELL)[["fold", "seed"]].min()
     for run in tqdm(about.itertuples(), total=len(about), desc="reading runs", leave=False, disable=None):
-        test = load_predictions(Path(run.path) / "predictions.npz").get("test")
-        if test is None:
+        parts = load_predictions(Path(run.path) / "predictions.npz")
+        if "test" not in parts:
             continue
-        cell = dict(run=run.run, dataset=run.label, model=run.model, protocol=run.protocol, fold=run.fold)
-        subjects.append(leave_one_subject_out(test, main_measures).assign(**cell))
-        counted.append(counts(test).assign(**cell))
-        pairs.append(confusion(test).assign(**cell))
+        test, cell = parts["test"], dict(run=run.run, dataset=run.label, model=run.model, protocol=run.protocol, fold=run.fold)
+        made = dict(
+            subjects=leave_one_subject_out(test, main_measures), counts=counts(test), people=person_sums(test, parts.get("validation")),
+            classes=confusion(test),
+        )
         fold, seed = first.loc[(run.label, run.model, run.protocol)]
-        for r in np.flatnonzero((test.seeds == seed) & np.isin(test.alphas, pictured)) if run.fold == fold else ():
-            points.append(features_on_a_plane(test, r).assign(**cell, alpha=test.alphas[r], seed=seed))
+        shown = np.flatnonzero((test.seeds == seed) & np.isin(test.alphas, pictured)) if run.fold == fold else ()
+        made |= {f"points {r}": features_on_a_plane(test, r).assign(alpha=test.alphas[r], seed=seed) for r in shown}
+        for name, table in made.items():
+            tables[name.split()[0]].append(table.assign(**cell))
     keep = metrics[["run", "alpha", "seed"]].drop_duplicates()
-    return dict(
-        subjects=_joined(subjects, [*KEY, "part", "subject", "n", *KEPT], keep),
-        counts=_joined(counted, [*KEY, "quantity", "bin", "low", "high", "n", "total", "right"], keep),
-        points=_joined(points, [*KEY, "x", "y", "label"], keep), classes=_joined(pairs, [*KEY, "true", "predicted", "n"], keep),
-    )
+    columns = dict(subjects=[*KEY, "part", "subject", "n", *KEPT], counts=[*KEY, "quantity", "bin", "low", "high", "n", "total", "right"],
+                   points=[*KEY, "x", "y", "label"], **MADE_LATER)
+    return {name: _joined(some, columns[name], keep) for name, some in tables.items()}
 
 
 def _joined(tables, columns, keep):
-    "One table with these columns, of the trainings in `keep` only."
+    "One table that begins with these columns, of the trainings in `keep` only."
     table = pd.concat(tables).merge(keep, on=["run", "alpha", "seed"]) if tables else pd.DataFrame(columns=columns)
-    return table[columns].reset_index(drop=True)
+    return table[[*columns, *(name for name in table if name not in (*columns, "run"))]].reset_index(drop=True)
 
 # %% ../../nbs/07_evidence/03_results.ipynb #d2022461
 def publish(
@@ -226,12 +263,12 @@ def copies(
     notes = {name: verify(name, data)[0].attrs["note"] for name in known}
     return pd.DataFrame(dict(dataset=notes.keys(), note=notes.values())).query("note != ''")
 
-# %% ../../nbs/07_evidence/03_results.ipynb #695cf7be
+# %% ../../nbs/07_evidence/03_results.ipynb #da09be95
 def original() -> pd.DataFrame:
     "The tables of the original single-run study: dataset, model, alpha and its ten measures; 16 rows."
     return pd.read_csv(study_notebook("run").parent / "results" / ORIGINAL)
 
-# %% ../../nbs/07_evidence/03_results.ipynb #66d0a345
+# %% ../../nbs/07_evidence/03_results.ipynb #8e090f6a
 def digits(
     name: str,  # of a measure
 ) -> int:

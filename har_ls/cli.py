@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'called', 'as_typed', 'axis', 'fold_count', 'setting', 'add_data', 'add_grid', 'add_to_data', 'add_to_run',
            'add_to_study', 'add_to_publish', 'add_to_measure', 'add_to_report', 'add_to_paper', 'add_to_advise',
-           'add_to_bench', 'parser', 'own_recordings', 'dataset_lines', 'show_table', 'do_data', 'do_run',
-           'planned_study', 'say_missing', 'dry_run', 'do_study', 'after_study', 'do_publish', 'do_measure',
+           'add_to_bench', 'parser', 'own_recordings', 'dataset_lines', 'show_table', 'do_data', 'say_understood',
+           'do_run', 'planned_study', 'say_missing', 'dry_run', 'do_study', 'after_study', 'do_publish', 'do_measure',
            'do_report', 'do_paper', 'paper_runs', 'do_advise', 'do_bench', 'main']
 
 # %% ../nbs/09_underneath/05_cli.ipynb #4f7eddea
@@ -329,6 +329,14 @@ def do_data(args):
         print(catalog.describe(data_path(dataset, data), data, **dict(args.options)))
     return 0
 
+
+def say_understood(dataset, data, options):
+    "Say what was understood of the data and what was left out, before anything is trained on it."
+    from har_ls.data.catalog import load, understood
+    from har_ls.runs.identity import data_path
+
+    print("\n".join(understood(load(data_path(dataset, data), data, **dict(options)))), end="\n\n", flush=True)
+
 # %% ../nbs/09_underneath/05_cli.ipynb #c4f331c7
 def do_run(args):
     "One run."
@@ -354,6 +362,7 @@ def do_run(args):
         objective=args.objective,
         epoch_factor=args.epoch_factor,
     )
+    say_understood(dataset, data, args.options)
     with tqdm(unit=" epochs", disable=not sys.stderr.isatty(), leave=False) as bar:
 
         def show(done, total):
@@ -589,6 +598,7 @@ def do_advise(args):
     from har_ls.runs.progress import Display
 
     dataset, data = own_recordings(args.path, args.data)
+    say_understood(dataset, data, args.options)
     answer, page = advise(
         dataset,
         args.out,

@@ -44,6 +44,7 @@ def require(recipe, name, allowed, expected):
 RECIPES = {
     ("resnet1d", None): Recipe(epochs=20),
     ("moderntcn", None): Recipe(epochs=20, options=dict(patch=16, stride=8)),
+    ("moderntcn", "wisdm"): Recipe(epochs=20, options=dict(patch=8, stride=4)),
 }
 
 

@@ -1,4 +1,5 @@
-"""Tables with random faults: each is read with the right people, rate, channels and labels, or refused; none is read wrongly."""
+"""Tables with random faults: each is read with the right people, rate, channels and labels, or refused."""
+
 import gzip
 import tempfile
 import unicodedata
@@ -25,9 +26,13 @@ class Made:
         self.truth, self.tables, self.lost = {}, [], set()
         n = round(seconds * rate)
         total = n * len(activities) * len(people)
-        values = self.rng.choice(2**20, (len(channels), total), replace=False) / 1024 - 512.5  # no two alike, exact as float32
+        values = (
+            self.rng.choice(2**20, (len(channels), total), replace=False) / 1024 - 512.5
+        )  # no two alike, exact as float32
         for k, person in enumerate(people):
-            table = pd.DataFrame({"time": np.arange(n * len(activities)) / rate, "subject": person, "activity": np.repeat(activities, n)})
+            table = pd.DataFrame(
+                {"time": np.arange(n * len(activities)) / rate, "subject": person, "activity": np.repeat(activities, n)}
+            )
             for channel, row in zip(channels, values):
                 table[channel] = row[k * len(table) : (k + 1) * len(table)]
             for i, value in enumerate(np.float32(table[channels[0]])):
@@ -42,7 +47,9 @@ class Made:
             if self.ending == ".parquet":
                 table.to_parquet(path)
                 continue
-            text = self.after(table.to_csv(index=False, sep=self.separator or ("\t" if ".tsv" in self.ending.lower() else ",")))
+            text = self.after(
+                table.to_csv(index=False, sep=self.separator or ("\t" if ".tsv" in self.ending.lower() else ","))
+            )
             content = text.encode(self.encoding, "replace")
             path.write_bytes(gzip.compress(content) if self.ending.lower().endswith(".gz") else content)
         for name, like in self.extra.items():
@@ -69,6 +76,7 @@ def spelling(form):
         person = m.one()
         for column in ("subject", "activity"):
             m.change(column, form, person)
+
     return respell
 
 
@@ -105,6 +113,7 @@ def add(name, values):
     def work(m):
         for i, table in enumerate(m.tables):
             table[name] = values(m, table, i)
+
     return work
 
 
@@ -124,38 +133,77 @@ def appended(m):
 
 
 def alternate(m):
-    m.tables = [pd.concat(m.tables).sort_values("time", kind="stable", key=lambda s: s.map(str).str.zfill(40)).reset_index(drop=True)]
+    m.tables = [
+        pd.concat(m.tables)
+        .sort_values("time", kind="stable", key=lambda s: s.map(str).str.zfill(40))
+        .reset_index(drop=True)
+    ]
 
 
 HARMLESS = {  # the table has to be read
-    "milliseconds": clock(lambda t: round(t * 1000)), "microseconds": clock(lambda t: round(t * 1e6)), "rounded": clock(lambda t: round(t, 3)),
-    "epoch nanoseconds": clock(lambda t: 1714557600123456789 + round(t * 1e9)), "epoch": clock(lambda t: f"{1714557600 + t:.3f}"),
+    "milliseconds": clock(lambda t: round(t * 1000)),
+    "microseconds": clock(lambda t: round(t * 1e6)),
+    "rounded": clock(lambda t: round(t, 3)),
+    "epoch nanoseconds": clock(lambda t: 1714557600123456789 + round(t * 1e9)),
+    "epoch": clock(lambda t: f"{1714557600 + t:.3f}"),
     "dates": clock(lambda t: str(pd.Timestamp("2024-05-01 23:59:58") + pd.Timedelta(round(t * 1e6), "us"))),
-    "floats": spelling(whole(lambda n: n + ".0")), "zeros": spelling(whole(lambda n: "0" + n)), "cents": spelling(whole(lambda n: n + ".00")),
-    "blanks": spelling(lambda n: f" {n} "), "accents": spelling(lambda n: unicodedata.normalize("NFD", n)),
-    "note": add("note", lambda m, t, i: ["fine", "tired"][i % 2]), "empty": add("empty", lambda m, t, i: ""),
-    "rows": add("Unnamed: 0", lambda m, t, i: range(len(t))), "session": add("session", lambda m, t, i: np.arange(len(t)) // (len(t) // 2 + 1)),
-    "mark": written_as(encoding="utf-8-sig"), "newlines": written_as(after=lambda text: text.replace("\n", "\r\n")),
-    "empty lines": written_as(after=lambda text: text.replace("\n", "\n\n", 3)), "gz": written_as(ending=".csv.gz"), "tsv": written_as(ending=".tsv"),
-    "packed tsv": written_as(ending=".TSV.GZ"), "checkpoint": written_as(extra={".ipynb_checkpoints/a-checkpoint.csv": "a", "._a.csv": ""}),
-    "missing value": lambda m: m.spoil(m.channels[-1], "", 3), "NA": lambda m: m.spoil(m.channels[-1], "NA", 2), "no label": lambda m: m.spoil("activity", "", 3),
-    "NA label": lambda m: m.spoil("activity", "NA"), "no time": lambda m: m.spoil("time", "", 2), "gap": cut_out, "other order": turn, "unplugged": unplug,
+    "floats": spelling(whole(lambda n: n + ".0")),
+    "zeros": spelling(whole(lambda n: "0" + n)),
+    "cents": spelling(whole(lambda n: n + ".00")),
+    "blanks": spelling(lambda n: f" {n} "),
+    "accents": spelling(lambda n: unicodedata.normalize("NFD", n)),
+    "note": add("note", lambda m, t, i: ["fine", "tired"][i % 2]),
+    "empty": add("empty", lambda m, t, i: ""),
+    "rows": add("Unnamed: 0", lambda m, t, i: range(len(t))),
+    "session": add("session", lambda m, t, i: np.arange(len(t)) // (len(t) // 2 + 1)),
+    "mark": written_as(encoding="utf-8-sig"),
+    "newlines": written_as(after=lambda text: text.replace("\n", "\r\n")),
+    "empty lines": written_as(after=lambda text: text.replace("\n", "\n\n", 3)),
+    "gz": written_as(ending=".csv.gz"),
+    "tsv": written_as(ending=".tsv"),
+    "packed tsv": written_as(ending=".TSV.GZ"),
+    "checkpoint": written_as(extra={".ipynb_checkpoints/a-checkpoint.csv": "a", "._a.csv": ""}),
+    "missing value": lambda m: m.spoil(m.channels[-1], "", 3),
+    "NA": lambda m: m.spoil(m.channels[-1], "NA", 2),
+    "no label": lambda m: m.spoil("activity", "", 3),
+    "NA label": lambda m: m.spoil("activity", "NA"),
+    "no time": lambda m: m.spoil("time", "", 2),
+    "gap": cut_out,
+    "other order": turn,
+    "unplugged": unplug,
     "plus": lambda m: m.change(m.channels[-1], lambda v: f"+{v}" if isinstance(v, float) and v > 0 else v),
     "small": lambda m: m.change(m.channels[-1], lambda v: f"{v:.9e}" if isinstance(v, float) else v),
-}  # fmt: skip
+}
 FATAL = {  # the table has to be refused
-    "code": add("activity_id", lambda m, t, i: [len(str(a)) + ord((str(a) or " ")[0]) for a in m.tables[i].activity]), "age": add("age", lambda m, t, i: 30 + i),
-    "counter": add("n", lambda m, t, i: range(len(t))), "clock": add("clock", lambda m, t, i: 1000 + np.arange(len(t)) / m.rate),
-    "decimal commas": lambda m: m.change(m.channels[-1], lambda v: str(v).replace(".", ",")), "unit": lambda m: m.spoil(m.channels[0], "1.0g"),
-    "dash": lambda m: m.spoil(m.channels[0], "-"), "glued": lambda m: m.change(m.channels[-1], lambda v: f"{v} m/s²"),
-    "semicolons": written_as(separator=";"), "utf-16": written_as(encoding="utf-16"), "comment": written_as(after=lambda text: "# logger\n" + text),
-    "comment below": written_as(after=lambda text: text.replace("\n", "\n# here\n", 1)), "half the rate": half, "twice": twice, "appended": appended,
-    "copy": written_as(extra={"z.csv": "a"}), "people alternate": alternate, "sheet": written_as(extra={"z.xlsx": ""}),
-    "seconds only": clock(lambda t: int(t)), "no person": lambda m: m.spoil("subject", ""), "no clock": clock(lambda t: 0),
+    "code": add("activity_id", lambda m, t, i: [len(str(a)) + ord((str(a) or " ")[0]) for a in m.tables[i].activity]),
+    "age": add("age", lambda m, t, i: 30 + i),
+    "counter": add("n", lambda m, t, i: range(len(t))),
+    "clock": add("clock", lambda m, t, i: 1000 + np.arange(len(t)) / m.rate),
+    "decimal commas": lambda m: m.change(m.channels[-1], lambda v: str(v).replace(".", ",")),
+    "unit": lambda m: m.spoil(m.channels[0], "1.0g"),
+    "dash": lambda m: m.spoil(m.channels[0], "-"),
+    "glued": lambda m: m.change(m.channels[-1], lambda v: f"{v} m/s²"),
+    "semicolons": written_as(separator=";"),
+    "utf-16": written_as(encoding="utf-16"),
+    "comment": written_as(after=lambda text: "# logger\n" + text),
+    "comment below": written_as(after=lambda text: text.replace("\n", "\n# here\n", 1)),
+    "half the rate": half,
+    "twice": twice,
+    "appended": appended,
+    "copy": written_as(extra={"z.csv": "a"}),
+    "people alternate": alternate,
+    "sheet": written_as(extra={"z.xlsx": ""}),
+    "seconds only": clock(lambda t: int(t)),
+    "no person": lambda m: m.spoil("subject", ""),
+    "no clock": clock(lambda t: 0),
     "one name twice": written_as(after=lambda text: text.replace("subject", "activity", 1)),
-    "a quote": written_as(after=lambda text: "\n".join(line if i != 3 else '"' + line for i, line in enumerate(text.split("\n")))),
-    "a field too many": written_as(after=lambda text: "\n".join(line + "," * (i == 4) + "\t" * (i == 4) for i, line in enumerate(text.split("\n")))),
-}  # fmt: skip
+    "a quote": written_as(
+        after=lambda text: "\n".join(line if i != 3 else '"' + line for i, line in enumerate(text.split("\n")))
+    ),
+    "a field too many": written_as(
+        after=lambda text: "\n".join(line + "," * (i == 4) + "\t" * (i == 4) for i, line in enumerate(text.split("\n")))
+    ),
+}
 
 
 def right(m, found, rows):
@@ -177,7 +225,9 @@ def right(m, found, rows):
     for i in range(len(m.tables)):
         person = next(person for person, _, _ in m.truth.values() if plain_of(m.tables[i]) == person)
         assert person in seen or f"person {person}, left out" in words
-    left = sum(found.faults[what] for what in ("rows without a label", "rows with a missing value", "rows without a time"))
+    left = sum(
+        found.faults[what] for what in ("rows without a label", "rows with a missing value", "rows without a time")
+    )
     assert sum(map(len, found.labels)) + left == rows
 
 
@@ -207,26 +257,49 @@ def some(pool, low, high):
 def apart(faults):
     "At most one fault of those that write the same place."
     places = [
-        {"milliseconds", "microseconds", "rounded", "epoch nanoseconds", "epoch", "dates", "seconds only", "no clock", "half the rate"},
-        {"floats", "zeros", "cents", "blanks", "accents", "no person"}, {"gz", "tsv", "packed tsv", "checkpoint", "copy", "sheet"},
-        {"newlines", "empty lines", "comment", "comment below", "one name twice", "a quote", "a field too many"}, {"mark", "utf-16"},
-        {"unplugged", "plus", "small", "decimal commas", "glued"}, {"no time", "people alternate", "appended", "twice"},
-        {"semicolons", "tsv", "packed tsv"}, {"people alternate", "unplugged"}, {"twice", "gap"},
-    ]  # fmt: skip
+        {
+            "milliseconds",
+            "microseconds",
+            "rounded",
+            "epoch nanoseconds",
+            "epoch",
+            "dates",
+            "seconds only",
+            "no clock",
+            "half the rate",
+        },
+        {"floats", "zeros", "cents", "blanks", "accents", "no person"},
+        {"gz", "tsv", "packed tsv", "checkpoint", "copy", "sheet"},
+        {"newlines", "empty lines", "comment", "comment below", "one name twice", "a quote", "a field too many"},
+        {"mark", "utf-16"},
+        {"unplugged", "plus", "small", "decimal commas", "glued"},
+        {"no time", "people alternate", "appended", "twice"},
+        {"semicolons", "tsv", "packed tsv"},
+        {"people alternate", "unplugged"},
+        {"twice", "gap"},
+    ]
     return all(len(place & set(faults)) < 2 for place in places)
 
 
 FAULTS = st.tuples(some(list(HARMLESS), 0, 4), some(list(FATAL), 0, 1)).map(lambda two: two[0] + two[1]).filter(apart)
 TABLES = given(
-    some(PEOPLE, 2, 3), some(ACTIVITIES, 2, 3), st.integers(1, 3).map(lambda n: CHANNELS[:n]),
-    st.sampled_from([10, 20, 25, 50, 60, 80, 100 / 3]), st.integers(0, 2**32 - 1), FAULTS,
-)  # fmt: skip
+    some(PEOPLE, 2, 3),
+    some(ACTIVITIES, 2, 3),
+    st.integers(1, 3).map(lambda n: CHANNELS[:n]),
+    st.sampled_from([10, 20, 25, 50, 60, 80, 100 / 3]),
+    st.integers(0, 2**32 - 1),
+    FAULTS,
+)
 
 
 def test_random_faults(request):
     full = request.config.getoption("--full-size")
     quiet = settings(
-        max_examples=500 if full else 60, deadline=None, derandomize=not full, database=None, phases=[Phase.generate],
+        max_examples=500 if full else 60,
+        deadline=None,
+        derandomize=not full,
+        database=None,
+        phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    )
     quiet(TABLES(check))()

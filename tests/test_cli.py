@@ -110,7 +110,7 @@ def test_study_says_what_it_did_not_find(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Not found, so left out: uci_har" in done.stdout and "har-ls data fetch uci_har" in done.stdout
     [grid] = (tmp_path / "runs" / "quick" / "grids").iterdir()
-    assert tomllib.loads(grid.read_text())["max_windows"] == 60
+    assert tomllib.loads(grid.read_text())["block"][0]["max_windows"] == 60
 
 
 def own_recordings(folder, people=4, seconds=40, rate=20):

@@ -95,11 +95,13 @@ def hartung_knapp(
     variance: np.ndarray,  # [D] their squared standard errors
     tau2: float,  # variance between datasets
 ) -> tuple:
-    "Weights [D], adding up to 1, the weighted mean, and its standard error with D - 1 degrees of freedom (Hartung and Knapp 2001)."
+    """Weights [D], adding up to 1, the weighted mean, and its standard error with D - 1 degrees of freedom (Hartung and Knapp 2001), but at least
+    that of a known tau (Röver, Knapp and Friede 2015)."""
     w = 1 / (variance + tau2)
+    known = 1 / w.sum()
     w = w / w.sum()
     mean = (w * y).sum()
-    return w, float(mean), float(np.sqrt((w * (y - mean) ** 2).sum() / (len(y) - 1)))
+    return w, float(mean), float(np.sqrt(max((w * (y - mean) ** 2).sum() / (len(y) - 1), known)))
 
 # %% ../../nbs/07_evidence/02_pooling.ipynb #d7d56c96
 def prediction_interval(
@@ -114,7 +116,7 @@ def prediction_interval(
     w = 1 / (variance + grid[:, None])
     mean = (w * y).sum(1) / w.sum(1)
     scatter = (w * (y - mean[:, None]) ** 2).sum(1)  # falls as tau^2 grows
-    se = np.sqrt(scatter / w.sum(1) / (len(y) - 1))
+    se = np.sqrt(np.maximum(scatter / (len(y) - 1), 1) / w.sum(1))
     tau2 = np.interp(-rng.chisquare(len(y) - 1, draws), -scatter, grid)
     centre, error = np.interp(tau2, grid, mean), np.interp(tau2, grid, se)
     new = centre + error * rng.standard_t(len(y) - 1, draws) + np.sqrt(tau2) * rng.normal(size=draws)

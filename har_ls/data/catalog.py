@@ -236,10 +236,14 @@ def _own_plan(name_or_path, length, stride, options):
 
     source = Path(name_or_path).resolve()
     if not source.exists():
-        raise HarLsError(f"{name_or_path}: neither a path that exists nor a dataset; datasets are {', '.join(DATASETS)}")
+        raise HarLsError(
+            f"{name_or_path}: neither a path that exists nor a dataset; datasets are {', '.join(DATASETS)}"
+        )
     options = own.settings(source, length=length, stride=stride, **options)
     files, length, stride = own.tables(source), options["length"], options["stride"]
-    return _Plan(source.stem, "own", files, options, length, stride, lambda: own.read(source, **options), own.beside(source))
+    return _Plan(
+        source.stem, "own", files, options, length, stride, lambda: own.read(source, **options), own.beside(source)
+    )
 
 
 def _plan(name_or_path, root, length, stride, options):
@@ -285,7 +289,9 @@ def load(
             with whole_folder(place) as aside:
                 _save(aside, windows)
         except OSError as error:
-            raise HarLsError(f"{place}: could not write the cache ({error}); choose another folder with HAR_LS_CACHE") from error
+            raise HarLsError(
+                f"{place}: could not write the cache ({error}); choose another folder with HAR_LS_CACHE"
+            ) from error
     windows = _open(place)
     return replace(windows, faults=windows.faults | plan.beside)
 
@@ -417,8 +423,8 @@ def understood(
     seconds = w.x.shape[2] / w.rate
     channels = ", ".join(f"{c} ({u})" if u else c for c, u in zip(w.channels, w.units))
     return [
-        f"{w.name}: {len(w)} windows of {w.x.shape[2]} samples ({seconds:.2f} s at {w.rate:.4g} Hz), {len(set(w.subject.tolist()))} subjects, "
-        f"{len(w.activities)} activities, {len(w.channels)} channels",
+        f"{w.name}: {len(w)} windows of {w.x.shape[2]} samples ({seconds:.2f} s at {w.rate:.4g} Hz), "
+        f"{len(set(w.subject.tolist()))} subjects, {len(w.activities)} activities, {len(w.channels)} channels",
         f"channels: {channels}",
         *(f"{fault}: {count}" for fault, count in w.faults.items() if count),
     ]

@@ -90,7 +90,9 @@ def counts(
         import pandas as pd
 
         subject = recordings.subject[recordings.spans[:, 0]]
-        table = pd.crosstab(subject, recordings.span_labels).reindex(columns=range(len(recordings.activities)), fill_value=0)
+        table = pd.crosstab(subject, recordings.span_labels).reindex(
+            columns=range(len(recordings.activities)), fill_value=0
+        )
         return table.set_axis(list(recordings.activities), axis=1).rename_axis(index="subject", columns=None)
     return recordings.counts() if recordings.rows is None else recordings.rows
 
@@ -130,7 +132,8 @@ def compare(
     recordings: Recordings,
     published: Edition,
     copies: tuple = (),  # editions known to lack something
-) -> tuple:  # (DataFrame: check, published, found, verdict; bool: everything as published or as a known copy; str: note)
+# (DataFrame: check, published, found, verdict; bool: everything as published or as a known copy; str: note)
+) -> tuple:
     """Hold what was read against the published counts.
 
     The verdict of a check is "as published", "known copy", "missing", "differs", or "counted" for a fault that the

@@ -38,10 +38,18 @@ ACTIVITIES = (
 PUBLISHED = Edition(SUBJECTS, (len(SUBJECTS) * SEGMENTS * ROWS,) * 19, 45, (19 * SEGMENTS * ROWS,) * 8)
 COPY = replace(PUBLISHED, channels=27, note="left arm and left leg are nan throughout; their 18 channels are left out")
 DATASET = Dataset(
-    "dsads", "DSADS", PUBLISHED, rate=RATE, length=125, stride=125, archive="daily+and+sports+activities.zip",
-    url=f"{UCI}/256/daily+and+sports+activities.zip", licence="CC BY 4.0", copies=(COPY,),
-    citation="Altun, Barshan, Tuncel. Comparative study on classifying human activities with miniature inertial and magnetic "
-    "sensors. Pattern Recognition 43, 2010.",
+    "dsads",
+    "DSADS",
+    PUBLISHED,
+    rate=RATE,
+    length=125,
+    stride=125,
+    archive="daily+and+sports+activities.zip",
+    url=f"{UCI}/256/daily+and+sports+activities.zip",
+    licence="CC BY 4.0",
+    copies=(COPY,),
+    citation="Altun, Barshan, Tuncel. Comparative study on classifying human activities with miniature inertial and "
+    "magnetic sensors. Pattern Recognition 43, 2010.",
 )
 
 # %% ../../nbs/02_data/10_dsads.ipynb #32bf1f1b
@@ -101,9 +109,9 @@ def read(
 ) -> Recordings:
     """Read DSADS: 5 units of 9 channels (m/s², rad/s, earth field), 25 Hz, 19 activities, 8 people.
 
-    Segments that follow each other are joined. Units that are `nan` throughout, and rows of zeros, are left out. `faults`
-    counts all that and what is missing. Raises `HarLsError` naming the file, and the line, that is not as published.
-    Altun, Barshan and Tunçel, Pattern Recognition 43(10), 2010."""
+    Segments that follow each other are joined. Units that are `nan` throughout, and rows of zeros, are left out.
+    `faults` counts all that and what is missing. Raises `HarLsError` naming the file, and the line, that is not as
+    published. Altun, Barshan and Tunçel, Pattern Recognition 43(10), 2010."""
     import pandas as pd
 
     with open_archive(path) as archive:
@@ -154,6 +162,9 @@ def tiny(
                 for unit in missing_units:
                     x[9 * unit : 9 * unit + 9] = np.nan
                 for s in range(segments):
-                    yield f"data/a{activity:02}/p{subject}/s{s + 1:02}.txt", text_of(x[:, 125 * s : 125 * (s + 1)], ",", nan="nan")
+                    yield (
+                        f"data/a{activity:02}/p{subject}/s{s + 1:02}.txt",
+                        text_of(x[:, 125 * s : 125 * (s + 1)], ",", nan="nan"),
+                    )
 
     return zip_of(path, files())

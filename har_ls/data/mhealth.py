@@ -27,7 +27,12 @@ ACTIVITIES = (  # codes 1 to 12
     "knees bending", "cycling", "jogging", "running", "jump front and back",
 )
 SENSORS = dict(acc="m/s^2", gyro="deg/s", mag="local")
-_IMU = [(f"{place}_{sensor}_{axis}", unit) for place in ("ankle", "arm") for sensor, unit in SENSORS.items() for axis in "xyz"]
+_IMU = [
+    (f"{place}_{sensor}_{axis}", unit)
+    for place in ("ankle", "arm")
+    for sensor, unit in SENSORS.items()
+    for axis in "xyz"
+]
 COLUMNS = {  # name of a channel -> (column from 0, unit)
     **{f"chest_acc_{axis}": (i, "m/s^2") for i, axis in enumerate("xyz")},
     **{name: (5 + i, unit) for i, (name, unit) in enumerate(_IMU)},
@@ -52,10 +57,13 @@ PUBLISHED = Edition(
     (161_280, 130_561, 122_112, 116_736, 119_808, 98_304, 104_448, 129_024, 135_168, 98_304), other=872_550,
 )
 COPY = Edition(
-    SUBJECTS, (30_676, 30_628, 30_544, 30_608, 30_592, 28_299, 29_350, 29_245, 30_674, 30_698, 30_694, 10_256), 6,
-    (35_087, 35_505, 35_293, 35_244, 33_856, 32_098, 34_113, 33_286, 34_256, 33_642), other=116,
-    note="chest accelerometer and wrist gyroscope only, the columns of all other sensors are nan; 342,264 of the 343,195 rows with "
-    "an activity, and one row of zeros between stretches in place of those without",
+    SUBJECTS,
+    (30_676, 30_628, 30_544, 30_608, 30_592, 28_299, 29_350, 29_245, 30_674, 30_698, 30_694, 10_256),
+    6,
+    (35_087, 35_505, 35_293, 35_244, 33_856, 32_098, 34_113, 33_286, 34_256, 33_642),
+    other=116,
+    note="chest accelerometer and wrist gyroscope only, the columns of all other sensors are nan; 342,264 of the "
+    "343,195 rows with an activity, and one row of zeros between stretches in place of those without",
 )
 DATASET = Dataset(
     "mhealth", "mHealth", PUBLISHED, rate=RATE, length=128, stride=64, archive="mhealth+dataset.zip",
@@ -85,7 +93,9 @@ def left_out(
     sensors = {}
     for name, kept in zip(names, keep):
         sensors.setdefault(name.rsplit("_", 1)[0], []).append((name, kept))
-    gone = [[sensor] if not any(k for _, k in axes) else [n for n, k in axes if not k] for sensor, axes in sensors.items()]
+    gone = [
+        [sensor] if not any(k for _, k in axes) else [n for n, k in axes if not k] for sensor, axes in sensors.items()
+    ]
     return ", ".join(name for some in gone for name in some)
 
 # %% ../../nbs/02_data/09_mhealth.ipynb #3a29d1e2
@@ -95,8 +105,9 @@ def read(
 ) -> Recordings:
     """Read mHealth: 21 channels (m/s², deg/s, local magnetic field) of three places, 50 Hz, 12 activities, 10 people.
 
-    Rows without an activity are dropped, columns that are `nan` in all others left out. `faults` counts both, and the people
-    missing. Raises `HarLsError` naming file and line of a row that is not as published. Banos et al., IWAAL 2014."""
+    Rows without an activity are dropped, columns that are `nan` in all others left out. `faults` counts both, and the
+    people missing. Raises `HarLsError` naming file and line of a row that is not as published. Banos et al., IWAAL
+    2014."""
     import pandas as pd
 
     columns = COLUMNS | (ECG if ecg else {})
@@ -117,7 +128,9 @@ def read(
                     labels.append(label[start:stop])
                     subject.append(person)
             rows[person] = np.roll(np.bincount(label + 1, minlength=len(ACTIVITIES) + 1), -1)
-    rows = pd.DataFrame.from_dict(rows, orient="index", columns=[*ACTIVITIES, "other"]).rename_axis("subject").sort_index()
+    rows = (
+        pd.DataFrame.from_dict(rows, orient="index", columns=[*ACTIVITIES, "other"]).rename_axis("subject").sort_index()
+    )
     gone = left_out(list(columns), keep)
     faults = {"rows without an activity": int(rows.other.sum()), "people missing": len(set(SUBJECTS) - set(rows.index))}
     faults[f"channels left out, nan throughout ({gone})" if gone else "channels left out"] = int((~keep).sum())
@@ -142,8 +155,13 @@ def tiny(
         bouts = [portion(total, 10, subject - 1) for total in PUBLISHED.activities]
         labels, spare = [], PUBLISHED.per_subject[subject - 1] - sum(bouts)
         for activity, rows in enumerate(bouts, 1):
-            labels += [np.zeros(round(portion(spare, 12, activity - 1) * share), int), np.full(round(rows * share), activity)]
-        x = np.concatenate([motion(rng, max(part[0] - 1, 0), len(part), 50, 23, 4.0) for part in labels if len(part)], 1)
+            labels += [
+                np.zeros(round(portion(spare, 12, activity - 1) * share), int),
+                np.full(round(rows * share), activity),
+            ]
+        x = np.concatenate(
+            [motion(rng, max(part[0] - 1, 0), len(part), 50, 23, 4.0) for part in labels if len(part)], 1
+        )
         x[list(missing)] = np.nan
         return text_of([*x.round(5), np.concatenate(labels)], "\t")
 

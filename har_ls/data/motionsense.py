@@ -42,8 +42,8 @@ def read(
 ) -> Recordings:
     """Read MotionSense: 12 channels of fused phone sensors (rad, g, rad/s, g), 50 Hz, 6 activities, 24 people.
 
-    One recording per trial. `faults` counts missing trials and people. Raises `HarLsError` naming the file, and the line,
-    that is not as published. Malekzadeh, Clegg, Cavallaro and Haddadi, IoTDI 2019."""
+    One recording per trial. `faults` counts missing trials and people. Raises `HarLsError` naming the file, and the
+    line, that is not as published. Malekzadeh, Clegg, Cavallaro and Haddadi, IoTDI 2019."""
     labels, subject = [], []
     with open_archive(path) as archive:
         names = archive.find("*_*/sub_*.csv", at_least=1)
@@ -51,15 +51,21 @@ def read(
             found = re.search(r"(?:^|/)([a-z]+)_(\d+)/sub_(\d+)\.csv$", name)
             if not found or found[1] not in CODES:
                 known = ", ".join(CODES)
-                raise HarLsError(f"{archive.label(name)}: unknown activity, expected one of {known}, as in dws_1/sub_1.csv")
+                raise HarLsError(
+                    f"{archive.label(name)}: unknown activity, expected one of {known}, as in dws_1/sub_1.csv"
+                )
             labels.append(list(CODES).index(found[1]))
             subject.append(int(found[3]))
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             signals = list(pool.map(lambda name: _read_trial(archive, name), names))
-    faults = {"trials missing": len(SUBJECTS) * TRIALS - len(signals), "people missing": len(set(SUBJECTS) - set(subject))}
+    faults = {
+        "trials missing": len(SUBJECTS) * TRIALS - len(signals),
+        "people missing": len(set(SUBJECTS) - set(subject)),
+    }
     return Recordings(
         name="motionsense", signals=signals, labels=[np.full(x.shape[1], y) for x, y in zip(signals, labels)],
-        subject=np.array(subject), rate=RATE, channels=CHANNELS, units=("rad",) * 3 + ("g",) * 3 + ("rad/s",) * 3 + ("g",) * 3,
+        subject=np.array(subject), rate=RATE, channels=CHANNELS,
+        units=("rad",) * 3 + ("g",) * 3 + ("rad/s",) * 3 + ("g",) * 3,
         activities=ACTIVITIES, faults=faults,
     )
 

@@ -40,7 +40,8 @@ COLUMNS = tuple(3 + 17 * place + column for place in range(3) for column in rang
 # %% ../../nbs/02_data/08_pamap2.ipynb #226451e6
 PUBLISHED = Edition(
     SUBJECTS,
-    (192_523, 185_188, 189_931, 238_761, 98_199, 164_600, 188_107, 117_216, 104_944, 175_353, 238_690, 49_360), len(CHANNELS),
+    (192_523, 185_188, 189_931, 238_761, 98_199, 164_600, 188_107, 117_216, 104_944, 175_353, 238_690, 49_360),
+    len(CHANNELS),
     (376_417, 447_000, 252_833, 329_576, 374_783, 361_817, 313_599, 408_031, 8_477), other=929_661,
 )
 FILES = {  # SHA-256 of the published files
@@ -55,7 +56,8 @@ FILES = {  # SHA-256 of the published files
     "Protocol/subject109.dat": "5109d5cd8334769566b4ae602adf3e5f4bb7b9ee8ca678f0c481d333114b07c7",
 }
 DATASET = Dataset(
-    "pamap2", "PAMAP2", PUBLISHED, rate=100 / 3, length=171, stride=33, archive="pamap2+physical+activity+monitoring.zip",
+    "pamap2", "PAMAP2", PUBLISHED, rate=100 / 3, length=171, stride=33,
+    archive="pamap2+physical+activity+monitoring.zip",
     url=f"{UCI}/231/pamap2+physical+activity+monitoring.zip", licence="CC BY 4.0", files=FILES,
     citation="Reiss, Stricker. Introducing a new benchmarked dataset for activity monitoring. ISWC 2012.",
     folders=("PAMAP2_Dataset.zip", "PAMAP2_Dataset"),
@@ -66,7 +68,8 @@ def fill_gaps(
     x: np.ndarray,  # float32 `[C, T]`, changed in place
     longest: int = 20,  # samples of the longest gap that is closed
 ) -> tuple:  # bool `[T]`: samples with a gap that stays open; int: values filled in
-    "Close runs of nan of up to `longest` samples along straight lines, channel by channel. Runs at either end stay open."
+    """Close runs of nan of up to `longest` samples along straight lines, channel by channel. Runs at either end stay
+    open."""
     lost, filled = np.zeros(x.shape[1], bool), 0
     for channel in x:
         missing = np.flatnonzero(np.isnan(channel))
@@ -115,7 +118,8 @@ def _labels(codes, where):
 
 
 def _mended(seconds, x, longest_gap):
-    "Block between jumps of the clock and whether a gap stays open, per row, and values filled in. Changes `x` in place."
+    """Block between jumps of the clock and whether a gap stays open, per row, and values filled in. Changes `x` in
+    place."""
     jump = np.abs(np.diff(seconds) - 1 / RATE) > 0.5 / RATE
     block = np.concatenate([[0], np.cumsum(jump)])
     lost, filled = np.zeros(len(seconds), bool), 0
@@ -153,7 +157,8 @@ def _read_subject(archive, name, rate, heart_rate, longest_gap):
 
 # %% ../../nbs/02_data/08_pamap2.ipynb #6e2b028d
 def read(
-    path: str | Path,  # `pamap2+physical+activity+monitoring.zip`, `PAMAP2_Dataset.zip`, or the folder it was unpacked into
+    # `pamap2+physical+activity+monitoring.zip`, `PAMAP2_Dataset.zip`, or the folder it was unpacked into
+    path: str | Path,
     rate: float = 100 / 3,  # samples per second of the result
     heart_rate: bool = False,  # whether to add the heart rate (beats per minute) as channel 37
     longest_gap: int = 20,  # samples at 100 Hz; gaps up to this are closed
@@ -161,7 +166,8 @@ def read(
     """Read the protocol part of PAMAP2: 36 channels of 3 units (m/s², rad/s, µT), 12 activities, 9 subjects.
 
     Rows without an activity are dropped, gaps closed or cut (`fill_gaps`), and the signal resampled to `rate`. `faults`
-    counts all that. Raises `HarLsError` naming file and line of a row that is not as published. Reiss and Stricker, ISWC 2012."""
+    counts all that. Raises `HarLsError` naming file and line of a row that is not as published. Reiss and Stricker,
+    ISWC 2012."""
     import pandas as pd
 
     if longest_gap < 0:
@@ -255,7 +261,9 @@ def table_of(
     beats = np.where(np.arange(t) % 11, "NaN", (80 + np.arange(t) // 2000 % 100).astype(str))
     columns = [np.round(5 + 0.01 * np.arange(t), 2), codes, beats]
     for _ in range(3):
-        x = np.concatenate([motion(rng, order.index(code), rows, 100, 17, scale=5.0) for code, rows in parts if rows], 1).round(5)
+        x = np.concatenate(
+            [motion(rng, order.index(code), rows, 100, 17, scale=5.0) for code, rows in parts if rows], 1
+        ).round(5)
         columns += list(_with_gaps(x, rng))
     return columns
 
@@ -269,7 +277,9 @@ def tiny(
     "Write an archive in the format of PAMAP2, a zip within a zip, with made-up signals."
     path = Path(path)
     inner = path.with_name("PAMAP2_Dataset.zip")
-    zip_of(inner, ((f"PAMAP2_Dataset/Protocol/subject{s}.dat", text_of(table_of(s, share, seed), " ")) for s in subjects))
+    zip_of(
+        inner, ((f"PAMAP2_Dataset/Protocol/subject{s}.dat", text_of(table_of(s, share, seed), " ")) for s in subjects)
+    )
     try:
         with whole_file(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
             archive.write(inner, inner.name)

@@ -46,7 +46,9 @@ RATE = 25.0
 LENGTH = 64
 HARMONICS = 8
 
-GRAVITY = np.array([[0.9, 0.3, 0.3], [0.3, 0.3, 0.9], [0.1, 0.6, 0.8], [0.1, 0.8, 0.6], [0.1, 0.9, 0.5], [0.2, 0.8, 0.6]])
+GRAVITY = np.array(
+    [[0.9, 0.3, 0.3], [0.3, 0.3, 0.9], [0.1, 0.6, 0.8], [0.1, 0.8, 0.6], [0.1, 0.9, 0.5], [0.2, 0.8, 0.6]]
+)
 TEMPO = np.array([1.0, 1.0, 1.0, 3.0, 5.0, 4.0])  # peak of the spectrum, in multiples of the lowest frequency
 VIGOUR = np.array([0.02, 0.03, 0.04, 0.25, 0.35, 0.30])  # size of the movement, in g and rad/s
 TILT = 0.08  # standard deviation from person to person, in g
@@ -74,7 +76,8 @@ def world(
     d = c * j
     return World(
         mean=mean.reshape(-1, d), movement=movement.reshape(-1, d, d), style=np.diag(style.ravel()),
-        gains=np.array([0.8, 1.0, 1.25]), gain_weights=np.array([0.25, 0.5, 0.25]), noise=0.1, basis=waveforms(LENGTH, HARMONICS),
+        gains=np.array([0.8, 1.0, 1.25]), gain_weights=np.array([0.25, 0.5, 0.25]), noise=0.1,
+        basis=waveforms(LENGTH, HARMONICS),
     )
 
 # %% ../../nbs/02_data/05_synthetic.ipynb #cd5fd30f
@@ -156,7 +159,8 @@ def generate(
     side_by_side = x.reshape(n, each, len(CHANNELS), LENGTH).transpose(0, 2, 1, 3)
     return Recordings(
         name="synthetic", signals=list(side_by_side.reshape(n, len(CHANNELS), -1)),
-        labels=list(np.repeat(observed, LENGTH).reshape(n, -1)), subject=subjects[::each].copy(), rate=RATE, channels=CHANNELS,
+        labels=list(np.repeat(observed, LENGTH).reshape(n, -1)), subject=subjects[::each].copy(), rate=RATE,
+        channels=CHANNELS,
         units=UNITS, activities=ACTIVITIES, spans=np.stack([np.repeat(np.arange(n), each), start, start + LENGTH], 1),
         span_labels=observed, span_posterior=posterior(x, here, label_noise),
     )

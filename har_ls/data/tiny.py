@@ -46,7 +46,9 @@ def text_of(
     "Columns, as lines of text. Numbers are printed as the shortest decimals that give them back."
     buffer = pa.BufferOutputStream()
     options = pa_csv.WriteOptions(include_header=False, delimiter=delimiter, quoting_style="none")
-    pa_csv.write_csv(pa.table([pa.array(c) for c in columns], names=[str(i) for i in range(len(columns))]), buffer, options)
+    pa_csv.write_csv(
+        pa.table([pa.array(c) for c in columns], names=[str(i) for i in range(len(columns))]), buffer, options
+    )
     text = buffer.getvalue().to_pybytes()
     return text if nan == "nan" else text.replace(b"nan", nan.encode())
 
@@ -120,7 +122,8 @@ def draw_activities(
     source: str = "",  # printed above the figure
     columns: int = 10,  # panels side by side
 ):
-    "Draw a few seconds of each activity: a row of panels per group of channels, a panel per activity. Returns the figure."
+    """Draw a few seconds of each activity: a row of panels per group of channels, a panel per activity. Returns the
+    figure."""
     import matplotlib.pyplot as plt
 
     stretches = longest_stretches(recordings)
@@ -137,7 +140,9 @@ def draw_activities(
         for row, (title, names) in enumerate(channels.items(), block * rows):
             _panel(axes[row, column], recordings, names, stretch, seconds)
             if column == 0:
-                axes[row, column].set_ylabel(f"{title}\n[{recordings.units[recordings.channels.index(names[0])]}]", fontsize=7)
+                axes[row, column].set_ylabel(
+                    f"{title}\n[{recordings.units[recordings.channels.index(names[0])]}]", fontsize=7
+                )
             if place == across - 1:
                 _legend(axes[row, column], names)
         axes[block * rows, column].set_title(recordings.activities[activity].replace(" ", "\n", 1), fontsize=7)

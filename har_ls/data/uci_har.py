@@ -37,20 +37,28 @@ PUBLISHED = Edition(
     what="windows",
 )
 DATASET = Dataset(
-    "uci_har", "UCI-HAR", PUBLISHED, rate=RATE, length=None, stride=None, protocol="official",
+    "uci_har",
+    "UCI-HAR",
+    PUBLISHED,
+    rate=RATE,
+    length=None,
+    stride=None,
+    protocol="official",
     archive="human+activity+recognition+using+smartphones.zip",
     url=f"{UCI}/240/human+activity+recognition+using+smartphones.zip",
     licence="CC BY 4.0 (UCI); its README forbids commercial use",
-    citation="Anguita, Ghio, Oneto, Parra, Reyes-Ortiz. A public domain dataset for human activity recognition using smartphones. "
-    "ESANN 2013.",
-    folders=("UCI HAR Dataset.zip", "UCI HAR Dataset"), windows=10_299,
+    citation="Anguita, Ghio, Oneto, Parra, Reyes-Ortiz. A public domain dataset for human activity recognition using "
+    "smartphones. ESANN 2013.",
+    folders=("UCI HAR Dataset.zip", "UCI HAR Dataset"),
+    windows=10_299,
 )
 
 # %% ../../nbs/02_data/06_uci_har.ipynb #6504a87d
 def shifts(
     x: np.ndarray,  # windows `[N, C, L]` in the order of the file
 ) -> np.ndarray:  # int64 `[N - 1]`
-    "Samples from the start of each window to the start of the next, where the two share samples; 0 where they share none."
+    """Samples from the start of each window to the start of the next, where the two share samples; 0 where they share
+    none."""
     length = x.shape[2]
     out = np.zeros(len(x) - 1, np.int64)
     for shift in [length // 2, *range(1, length)]:
@@ -90,7 +98,9 @@ def _whole(values, where, low, high):
     "`values` as int64, if they are whole numbers from `low` to `high`."
     bad = np.flatnonzero((values != np.round(values)) | (values < low) | (values > high) | np.isnan(values))
     if len(bad):
-        raise HarLsError(f"{where}, row {bad[0] + 1}: expected a whole number from {low} to {high}, found {values[bad[0]]:g}")
+        raise HarLsError(
+            f"{where}, row {bad[0] + 1}: expected a whole number from {low} to {high}, found {values[bad[0]]:g}"
+        )
     return values.astype(np.int64)
 
 # %% ../../nbs/02_data/06_uci_har.ipynb #218d831d
@@ -111,7 +121,8 @@ def _part(archive, name):
         values, where = _numbers(archive, f"{name}/Inertial Signals/{channel}_{name}.txt", LENGTH)
         if not len(y) == len(subject) == values.shape[1]:
             raise HarLsError(
-                f"{where}: {values.shape[1]} windows, but y_{name}.txt has {len(y)} and subject_{name}.txt {len(subject)}"
+                f"{where}: {values.shape[1]} windows, but y_{name}.txt has {len(y)} and subject_{name}.txt "
+                f"{len(subject)}"
             )
         x[:, c] = values.T
     return x, y, subject
@@ -133,9 +144,22 @@ def read(
     first = np.r_[0, np.flatnonzero(np.diff(spans[:, 0])) + 1]
     odd = shifts(x)
     return Recordings(
-        name="uci_har", signals=signals, labels=labels, subject=people, rate=RATE, channels=CHANNELS, units=UNITS,
-        activities=ACTIVITIES, part=part[first], spans=spans, span_labels=y,
-        faults={"neighbouring windows that overlap by something else than half": int(((odd > 0) & (odd != LENGTH // 2)).sum())},
+        name="uci_har",
+        signals=signals,
+        labels=labels,
+        subject=people,
+        rate=RATE,
+        channels=CHANNELS,
+        units=UNITS,
+        activities=ACTIVITIES,
+        part=part[first],
+        spans=spans,
+        span_labels=y,
+        faults={
+            "neighbouring windows that overlap by something else than half": int(
+                ((odd > 0) & (odd != LENGTH // 2)).sum()
+            )
+        },
     )
 
 # %% ../../nbs/02_data/06_uci_har.ipynb #7f89d2ec

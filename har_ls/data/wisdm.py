@@ -33,7 +33,8 @@ COPY = Edition(
 DATASET = Dataset(
     "wisdm", "WISDM v1.1", Edition(SUBJECTS, (424_400, 342_177, 122_869, 100_427, 59_939, 48_395), 3, tolerance=1e-3),
     rate=RATE, length=128, stride=64, archive="WISDM_ar_latest.tar.gz",
-    url="https://www.cis.fordham.edu/wisdm/includes/datasets/latest/WISDM_ar_latest.tar.gz", licence="free with citation",
+    url="https://www.cis.fordham.edu/wisdm/includes/datasets/latest/WISDM_ar_latest.tar.gz",
+    licence="free with citation",
     citation="Kwapisz, Weiss, Moore. Activity recognition using cell phone accelerometers. SensorKDD 2010.",
     folders=("WISDM_ar_v1.1",), copies=(COPY,),
 )
@@ -62,7 +63,8 @@ _WHOLE, _REAL = r"^\d{1,18}$", r"^[-+]?(\d{1,12}\.?\d*|\.\d+)([eE](-\d{1,3}|\+?\
 
 
 def _valid(text, faults):
-    "The records of a text with one record a line whose fields are what they should be, as a table; the others are counted."
+    """The records of a text with one record a line whose fields are what they should be, as a table; the others are
+    counted."""
     import pandas as pd
 
     if not text.strip():
@@ -100,7 +102,8 @@ def parse_records(
 
 # %% ../../nbs/02_data/07_wisdm.ipynb #d5e49837
 def _new_stretch(time, timed, gap):
-    "1 where the clock of a record says that a new stretch begins, else 0. A sample period is allowed for each record without a time."
+    """1 where the clock of a record says that a new stretch begins, else 0. A sample period is allowed for each record
+    without a time."""
     after = np.flatnonzero(timed)
     step = np.diff(time[after]) / 1e9
     lost = (step < 0) | (step - (np.diff(after) - 1) / RATE > gap)
@@ -115,15 +118,17 @@ def read(
 ) -> Recordings:
     """Read WISDM v1.1: phone accelerometer, 3 channels in m/s², 20 Hz, 6 activities.
 
-    Broken records are skipped or repaired, and counted in `faults`. Raises `HarLsError` if the archive is damaged or holds
-    no record. Kwapisz, Weiss and Moore, SensorKDD 2010."""
+    Broken records are skipped or repaired, and counted in `faults`. Raises `HarLsError` if the archive is damaged or
+    holds no record. Kwapisz, Weiss and Moore, SensorKDD 2010."""
     import pandas as pd
 
     with open_archive(path) as archive:
         name = archive.find("WISDM_ar_v1.1_raw.txt", at_least=1)[0]
         table, faults = parse_records(archive.read(name))
         if not len(table):
-            raise HarLsError(f"{archive.label(name)}: no record like '33,Jogging,100,-0.69,12.68,0.50;' in it; fetch it again")
+            raise HarLsError(
+                f"{archive.label(name)}: no record like '33,Jogging,100,-0.69,12.68,0.50;' in it; fetch it again"
+            )
     timed = table.time.to_numpy() > 0
     twice = table.duplicated().to_numpy() & timed
     faults |= {"times of 0": int((~timed).sum()), "repeated records": int(twice.sum())}
@@ -137,7 +142,8 @@ def read(
     x = table[["x", "y", "z"]].to_numpy(np.float32).T
     spans = runs(user, activity, np.cumsum(stretch))
     return Recordings(
-        name="wisdm", signals=[np.ascontiguousarray(x[:, a:b]) for a, b in spans], labels=[activity[a:b] for a, b in spans],
+        name="wisdm", signals=[np.ascontiguousarray(x[:, a:b]) for a, b in spans],
+        labels=[activity[a:b] for a, b in spans],
         subject=user[spans[:, 0]], rate=RATE, channels=("acc_x", "acc_y", "acc_z"), units=("m/s^2",) * 3,
         activities=ACTIVITIES, faults=faults,
     )

@@ -140,6 +140,11 @@ def test_advise_on_own_recordings(tmp_path):
     assert spec["dataset"] == "./mine.csv" and spec["protocol"] == "subject"
 
 
+def test_run_needs_a_person_for_each_fold(capsys, tmp_path):
+    told = refused(capsys, "run", own_recordings(tmp_path), "resnet1d", "--protocol", "subject", "--set", "time=time", "--out", tmp_path / "runs")
+    assert "at least 5 people, found 4" in told and not (tmp_path / "runs").exists()
+
+
 def test_advise_needs_people(capsys, tmp_path):
     assert "at least three" in refused(capsys, "advise", own_recordings(tmp_path, people=2), "--out", tmp_path / "advice", "--set", "time=time")
 

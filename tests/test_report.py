@@ -1,4 +1,5 @@
 """The pages of the study: the same from runs and from published tables, computed and not typed, readable without a network, silent about what is missing."""
+import json
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from literals import assert_no_literal_results
 from made_up import write_run, write_study
 
 from har_ls.core import HarLsError
-from har_ls.evidence import figures, judging, pages, report, results, words
+from har_ls.evidence import claims, figures, judging, pages, report, results, words
 from har_ls.evidence.render import render
 from har_ls.runs import folder as runs
 
@@ -139,7 +140,7 @@ def test_other_results_are_told_apart_from_the_published_ones(wide, tmp_path, sh
     changed = results.collect(wide)
     people = changed.people
     for column in ("ece", "nll"):
-        people.loc[people.alpha > 0, column] = people.loc[people.alpha > 0, column] + 0.2 * people.loc[people.alpha > 0, "n"]
+        people[column] = people[column].astype(float) + 0.2 * people.n * (people.alpha > 0)
     for name in results.TABLES:
         getattr(changed, name).to_parquet(tmp_path / f"{name}.parquet")
     text = shown_by("answer", tmp_path)
@@ -173,6 +174,35 @@ def test_published_tables_give_the_same_evidence(small, tmp_path):
         pd.concat([table, table.assign(epoch_factor=3.0)]).to_parquet(tmp_path / "ledger" / f"{name}.parquet")
     pd.testing.assert_frame_equal(judging.weigh(one).effects, judging.weigh(results.collect(tmp_path)).effects, check_dtype=False)
     assert set(results.of_every_length(tmp_path).epoch_factor) == {1.0, 3.0}
+
+
+def test_windows_that_were_cut_otherwise_are_no_further_dataset(tmp_path):
+    for alpha in (0.0, 0.1):
+        write_run(tmp_path, dataset="usc_had", alpha=alpha, people=4)
+        write_run(tmp_path, dataset="usc_had", alpha=alpha, people=4, options=dict(stride=128))
+    evidence = judging.weigh(results.collect(tmp_path), 0.1)
+    assert set(evidence.effects.dataset) == {"usc_had", "usc_had (stride=128)"} and set(evidence.found.dataset) == {"usc_had"}
+    assert set(report.dataset_dots(evidence).dataset) == set(report.real(evidence.pieces).dataset) == {"usc_had"}
+    assert results.strengths(tmp_path) == dict(alpha=0.1, strong=0.1)
+
+
+def test_runs_with_other_people_are_not_paired(tmp_path):
+    for alpha, people in ((0.0, ["1", "2"]), (0.01, ["1", "3"])):
+        place = write_run(tmp_path, alpha=alpha, people=4)
+        about = json.loads((place / "spec.json").read_text()) | dict(people=dict(test=people))
+        (place / "spec.json").write_text(json.dumps(about))
+    with pytest.raises(HarLsError, match="-a0-.* and .*-a0.01-.* cannot be compared: their people differs"):
+        results.collect(tmp_path)
+
+
+def test_lengths_are_compared_on_the_same_people():
+    rows = [dict(dataset="wisdm", model="resnet1d", protocol="subject", fold=fold, alpha=alpha, seed=0, epoch_factor=factor, part="test", train_accuracy=0.9,
+                 accuracy=0.9, nll=0.3, overconfidence=0.0, ece=0.1 + fold - alpha * factor)
+            for factor, folds in ((0.25, 2), (1.0, 5)) for fold in range(folds) for alpha in (0.0, 0.1)]
+    rows.append(rows[-1] | dict(dataset="dsads"))  # a cell of one length
+    found = report.by_length(pd.DataFrame(rows), 0.1)
+    assert list(found.dataset) == ["wisdm", "wisdm"] and np.allclose(found.ece, [-0.025, -0.1])
+    assert set(report.in_every_length(pd.DataFrame(rows)).fold) == {0, 1}
 
 
 def test_collecting_draws_nothing():
@@ -277,11 +307,8 @@ def test_judges_of_comparisons():
     same = evidence_from({(d, "resnet1d", "subject"): table(0.0, rng, spread=0.001) for d in datasets[:3]}, "accuracy")
     assert judging.judge_depends(same, "n", "s")["verdict"] == "contradicted"
     gaps = {(d, "resnet1d", "subject"): gap for d, gap in zip(datasets, (0.08, 0.05, 0.03, -0.03, -0.06))}
-    follow = evidence_from({cell: table(-gap / 2, rng) for cell, gap in gaps.items()}, "ece", gaps)
-    row = judging.judge_gap(follow, "n", "s")
-    assert row["verdict"] == "supported" and np.isclose(row["estimate"], -1) and row["agree"] == 5
-    against = evidence_from({cell: table(gap / 2, rng) for cell, gap in gaps.items()}, "ece", gaps)
-    assert judging.judge_gap(against, "n", "s")["verdict"] == "contradicted"
+    follow = judging.gaps(evidence_from({cell: table(-gap / 2, rng) for cell, gap in gaps.items()}, "ece", gaps)).set_index("dataset")
+    assert np.allclose(follow.gap.loc[datasets], list(gaps.values())) and np.allclose(follow.estimate, -follow.gap / 2, atol=0.01)
 
 
 def test_judges_of_hypotheses_two_and_three():
@@ -302,10 +329,12 @@ def test_claims_of_the_original_study(wide):
     table = results.original()
     assert len(table) == 16 and set(table.columns) == {"dataset", "model", "alpha", *results.MAIN}
     assert all(tuple(group.alpha) == (0.0, 0.01) for _, group in table.groupby(["dataset", "model"]))
-    card = judging.scorecard(judging.weigh(results.collect(wide))).set_index("claim")
-    assert card.in_its_own_table["With ModernTCN the NLL falls."] == 3  # its text says always; its table says three of four
-    assert card.as_original_verdict["Smoothing lowers confidence and margin and raises entropy."] == "supported"  # so the made-up logits were made
-    assert (card.new_people_cells <= card.of + card.of).all()
+    own = {claim.name: claims.judge_everywhere(claim, claims.original_effects(table)) for claim in claims.original_claims()}
+    assert (own["nll"]["agree"], own["nll"]["judged"]) == (3, 4)  # its text says always; its table says three of four
+    card = report.claims_table(judging.weigh(results.collect(wide))).set_index("claim")
+    words = card["splits like its own, every cell"]["Smoothing lowers confidence and margin and raises entropy."]
+    assert words.startswith("supported")  # so the made-up logits were made
+    assert "not measured yet" in set(card["splits like its own, every cell"])  # mHealth and PAMAP2 are not among them
 
 
 # --- figures and pages ---------------------------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PICTURED', 'KEPT_BITS', 'SEEDS_KEPT', 'condition', 'plane_rows', 'rows_of', 'in_front', 'compact', 'logit_rows',
-           'logits_schema', 'check_name', 'publishable', 'as_published', 'old_measures', 'publish', 'as_stored',
-           'read_logits', 'from_logits', 'kept_logits']
+           'logits_schema', 'check_name', 'publishable', 'as_published', 'old_measures', 'publish', 'note_copies',
+           'as_stored', 'read_logits', 'from_logits', 'kept_logits']
 
 # %% ../../nbs/07_evidence/11_publishing.ipynb #a759215d
 import json
@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ..core import HarLsError
-from .results import KEY, KEPT, confusion, counts, dataset_label, features_on_a_plane, main_measures
+from ..core import HarLsError, whole_file
+from .results import COPIES, KEY, KEPT, confusion, copies, counts, dataset_label, features_on_a_plane, main_measures
 from .statistics import leave_one_subject_out
 from ..metrics.people import person_bins, person_classes, person_sums
 from ..predictions import Predictions, load_predictions
@@ -221,8 +221,22 @@ def publish(
     }
     logits = {f"logits/{name}": pd.concat(parts, ignore_index=True) for name, parts in logits.items()}
     schemas = {name: logits_schema(len(table.logits.iloc[0])) for name, table in logits.items()}
+    known = set(ledger.read_runs(to).get("dataset", ()))
     ledger.add(to, as_stored(about), {**tables, **logits}, replace, schemas)
+    note_copies(set(about.dataset) - known, to)
     return about.run.tolist()
+
+
+def note_copies(
+    datasets,  # names of datasets that are new in the ledger
+    to: Path,  # the ledger
+):
+    "Add what the archives of these datasets lack to `copies.csv`."
+    file = to / COPIES
+    notes = [pd.read_csv(file)] if file.is_file() else []
+    table = pd.concat([*notes, copies(sorted(datasets))]).drop_duplicates("dataset", keep="last").sort_values("dataset")
+    with whole_file(file) as aside:
+        table.to_csv(aside, index=False)
 
 
 def as_stored(

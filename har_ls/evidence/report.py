@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'POPULATIONS', 'WAYS', 'INSIDE', 'RECORDED', 'MORE', 'of_population', 'real', 'pooled_effects',
-           'dataset_dots', 'verdict_of', 'pooled_rows', 'diamond', 'opening', 'by_length', 'length_figure',
-           'gap_figure', 'strength_figure', 'four_ways', 'four_way_means', 'ahead', 'four_way_table', 'inside',
-           'inside_figure', 'moves', 'pair_figure', 'facts', 'signals_figure', 'why', 'cell_stories',
+           'dataset_dots', 'verdict_of', 'pooled_rows', 'diamond', 'opening', 'by_length', 'in_every_length',
+           'length_figure', 'gap_figure', 'strength_figure', 'four_ways', 'four_way_means', 'ahead', 'four_way_table',
+           'inside', 'inside_figure', 'moves', 'pair_figure', 'facts', 'signals_figure', 'why', 'cell_stories',
            'beside_the_original', 'by_person', 'person_figure', 'by_class', 'recall_figure', 'confusions', 'of_dataset',
            'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'named', 'trained_table', 'by_share', 'mostly',
            'no_worse', 'grows_with_length', 'follows_gap', 'differs', 'grows_with_strength', 'found_at', 'chosen_pair',
@@ -29,8 +29,9 @@ from ..data.catalog import DATASETS, find, info, load
 from har_ls.evidence.figures import (
     class_legend, colour, forest, heat_map, marker, plane, reach, reliability, reliability_bins, whisker,
 )
+from .judging import is_variant
 from .pooling import ENDPOINTS, by_dataset, population_weights
-from .results import COPIES, MAIN, Results, coarser, digits, original, training_accuracy
+from .results import COPIES, MAIN, Results, coarser, digits, original, published_tables, strengths, training_accuracy
 from .statistics import CELL, bounds, in_cell, margin_of
 from har_ls.evidence.words import (
     activity, cell_name, dataset_name, interval, label, listing, mean_and_spread, model_name, several, short, signed, smoothing,
@@ -52,15 +53,15 @@ def of_population(
 def real(
     table: pd.DataFrame,  # with the column dataset
 ) -> pd.DataFrame:
-    "The rows that come from people."
-    return table[~table.dataset.astype(str).str.startswith("synthetic")]
+    "The rows that come from people, their windows cut as usual."
+    return table[~(table.dataset.astype(str).str.startswith("synthetic") | is_variant(table))]
 
 # %% ../../nbs/07_evidence/08_report.ipynb #2a0e6e11
 def pooled_effects(
     evidence,  # `har_ls.evidence.judging.Evidence`
 ) -> pd.DataFrame:
     "The table of `har_ls.evidence.pooling.endpoints` for the four endpoints; no rows where no real dataset has results."
-    found = evidence.pieces[evidence.pieces.measure.isin(ENDPOINTS)]
+    found = evidence.main[evidence.main.measure.isin(ENDPOINTS)]
     return pooling.endpoints(found) if len(real(found)) else pd.DataFrame(columns=["measure", "population", "alpha", "verdict"])
 
 
@@ -69,7 +70,7 @@ def dataset_dots(
 ) -> pd.DataFrame:
     "The effect in each dataset: measure, population, alpha, dataset, estimate."
     rows = [pd.DataFrame(columns=["measure", "population", "alpha", "dataset", "estimate"])]
-    for (measure, alpha), found in evidence.pieces[evidence.pieces.measure.isin(ENDPOINTS)].groupby(["measure", "alpha"]):
+    for (measure, alpha), found in evidence.main[evidence.main.measure.isin(ENDPOINTS)].groupby(["measure", "alpha"]):
         for population in POPULATIONS:
             if weights := population_weights(found, population):
                 rows.append(by_dataset(found, weights).assign(measure=measure, population=population, alpha=alpha)[list(rows[0])])
@@ -154,14 +155,23 @@ def by_length(
     columns = [*CELL, "epoch_factor", "train_accuracy", "accuracy", "nll", "ece", "overconfidence"]
     if "epoch_factor" not in metrics or metrics.epoch_factor.nunique() < 2:
         return pd.DataFrame(columns=columns)
-    rows = []
+    metrics, rows = in_every_length(real(metrics)), []
     for factor, table in metrics.groupby("epoch_factor"):
         test = table[table.part == "test"]
         mean = test[test.alpha.isin([0, alpha])].groupby([*CELL, "alpha"])[list(columns[-4:])].mean().unstack("alpha")
         change = pd.DataFrame({name: mean[name].get(alpha, np.nan) - mean[name].get(0.0, np.nan) for name in columns[-4:]}).dropna()
         rows.append(change.reset_index().merge(training_accuracy(table).drop(columns="undertrained"), on=CELL, how="left").assign(epoch_factor=factor))
-    table = pd.concat(rows, ignore_index=True)
+    table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
     return table[table.groupby(CELL).epoch_factor.transform("nunique") > 1][columns].reset_index(drop=True)
+
+
+def in_every_length(
+    metrics: pd.DataFrame,  # with the column epoch_factor
+) -> pd.DataFrame:
+    "The trainings whose fold, strength and seed were trained for every length that their cell has, so that lengths are compared on the same people."
+    lengths = metrics.groupby(CELL).epoch_factor.transform("nunique")
+    have = metrics.groupby([*CELL, "fold", "alpha", "seed"]).epoch_factor.transform("nunique")
+    return metrics[(have == lengths) & (lengths > 1)]
 
 
 def length_figure(
@@ -956,7 +966,7 @@ def caveats(
     results: Results | None,  # of this dataset
 ) -> list:
     "What the copy of this dataset lacked and how its results were cut, one sentence each."
-    lines, file = [], Path(folder) / COPIES
+    lines, file = [], (published_tables(Path(folder)) or Path(folder)) / COPIES
     if file.is_file():
         lines += [f"{note}." for note in pd.read_csv(file).query("dataset == @dataset").note]
     if results is not None:
@@ -984,7 +994,7 @@ def report(
     "Execute the answer on these results: paths of `answer.ipynb` and `answer.html` in `out`. Raises `HarLsError` if that fails."
     from har_ls.evidence.render import render
 
-    html = render("answer", out, dict(runs=str(Path(runs_folder).absolute())))
+    html = render("answer", out, dict(runs=str(Path(runs_folder).absolute()), **strengths(runs_folder)))
     return html.with_suffix(".ipynb"), html
 
 # %% ../../nbs/07_evidence/08_report.ipynb #6193db9c
@@ -997,7 +1007,7 @@ def dataset_page(
     from har_ls.evidence.render import render
 
     with tempfile.TemporaryDirectory() as aside:
-        render("dataset", aside, dict(runs=str(Path(runs_folder).absolute()), dataset=dataset))
+        render("dataset", aside, dict(runs=str(Path(runs_folder).absolute()), dataset=dataset, alpha=strengths(runs_folder)["alpha"]))
         page = nbformat.read(Path(aside) / "dataset.ipynb", 4)
     page.cells[0].source = page.cells[0].source.replace("A dataset of the study", dataset_name(dataset))
     for cell in page.cells:

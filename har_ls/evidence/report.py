@@ -921,7 +921,7 @@ def nll_parts(
     alpha: float,  # strength
 ) -> pd.DataFrame:
     "The change of the NLL of wrong and of right windows, cell by cell, without synthetic data: `CELL`, wrong, right."
-    have = {"nll_correct", "nll_wrong"} <= set(metrics) and len(metrics)
+    have = {"nll_correct", "nll_wrong"} <= set(metrics) and {0.0, alpha} <= set(metrics.alpha)
     return real(claims.nll_causes(metrics, alpha)) if have else pd.DataFrame(columns=[*CELL, "wrong", "right"])
 
 

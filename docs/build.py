@@ -34,7 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NBS, HERE = ROOT / "nbs", ROOT / "docs"
 PACKAGE = "har_ls"
 TITLE = re.compile(r"\A#\s+(?P<title>.+?)\s*\n+(?:>\s+(?P<description>.+?)\s*(?:\n|\Z))?")
-TEMPLATES = ("run", "trained", "distil", "advise")  # study notebooks that are read for their code; the others are read for what they say
+# study notebooks that are read for their code; the others are read for what they say
+TEMPLATES = ("run", "trained", "distil", "advise", "dataset")
 PROGRESS = re.compile(r"\d+%\|.*\[\d+:\d+<")  # a progress bar that a terminal would have wiped
 CODE = re.compile(r'(<code class="sourceCode [^"]*">)(.*?)(</code>)', re.S)
 MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.S)
@@ -100,9 +101,10 @@ def options(cell, **more):
 def give_text(cell, above, source):
     "Give a figure its text: the option fig-alt, or else the last paragraph above it. A drawing (SVG) becomes a picture, which can have a text."
     said = re.search(r"^#\| fig-alt: (.+)$", cell.source, re.M)
-    text = yaml.safe_load(said[1]) if said else above.source.rpartition("\n\n")[2] if above.cell_type == "markdown" else ""
+    text = said[1].strip("'\" ") if said else above.source.rpartition("\n\n")[2] if above.cell_type == "markdown" else ""
     if not text:
         raise DocsError(f"{source.relative_to(ROOT)}: a figure has no text; begin its cell with `#| fig-alt: ...`, which says what is seen")
+    cell.source = re.sub(r"^#\| fig-alt: .+\n?", "", cell.source, flags=re.M)  # a colon in it would be taken for YAML
     options(cell, fig_alt=" ".join(text.split()))
     for out in cell.outputs:
         if svg := out.get("data", {}).pop("image/svg+xml", None):
@@ -155,13 +157,13 @@ def stage_notebook(source, target):
         question, _, more = front["description"].partition("? ")
         front = {"title": f"{question}?", "description": more}
         links = ["[The study](study/index.md)", "[The components](01_loss/00_smoothing.ipynb)", "[How to](howto/index.md)", "[Reference](reference/index.md)"]
-    if source.parent == NBS / "study" and source.stem not in TEMPLATES:
+    if (NBS / "study") in source.parents and source.stem not in TEMPLATES:
         cells = joined(cells)
         for cell in cells:
             if cell.cell_type == "code":
                 options(cell, code_fold=True, code_summary="Code")
         if not any(cell.get("outputs") for cell in cells):
-            command = "make study" if source.stem == "report" else f".venv/bin/har-ls {source.stem}"
+            command = "make study" if source.stem == "answer" else f".venv/bin/har-ls {source.stem}"
             cells[0].source = UNPUBLISHED.replace("{command}", command) + cells[0].source
     about = [mk_cell("::: {.about-page}\n" + " · ".join(links) + "\n:::", "markdown")]
     processor.nb.cells = [mk_cell("---\n" + yaml.safe_dump(front, allow_unicode=True) + "---", "raw"), *about, *cells]

@@ -84,7 +84,9 @@ class Archive:
         if name not in self._sizes:
             raise HarLsError(f"{self.where}: no file {name!r} in it; is it the complete published archive?")
         if self._sizes[name] > MEMBER_LIMIT:
-            raise HarLsError(f"{self.where}: {name!r} claims {self._sizes[name]} bytes, more than the {MEMBER_LIMIT} allowed")
+            raise HarLsError(
+                f"{self.where}: {name!r} claims {self._sizes[name]} bytes, more than the {MEMBER_LIMIT} allowed"
+            )
         with _damage(f"{self.where}: {name}"):
             return self._get(name)
 
@@ -124,7 +126,8 @@ def _zip(opened, where):
 
 # %% ../nbs/09_underneath/01_archives.ipynb #5ac66938
 def _stored(opened, name):
-    "File and position of a member that a zip holds unpacked, else None. Before it stand 30 bytes, its name and an extra field."
+    """File and position of a member that a zip holds unpacked, else None. Before it stand 30 bytes, its name and an
+    extra field."""
     info = opened.getinfo(name)
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or opened.filename is None:
         return None
@@ -190,10 +193,13 @@ def open_archive(
     path: str | Path,  # a .zip, .tar, .tar.gz or .tgz file, or a folder
     within: str | None = None,  # name of an archive that may lie inside; if it does, its files are shown
 ):
-    "Open an archive or an unpacked folder as `Archive`. `HarLsError` if it is missing, truncated, or has unsafe member names."
+    """Open an archive or an unpacked folder as `Archive`. `HarLsError` if it is missing, truncated, or has unsafe
+    member names."""
     path = Path(path)
     if path.is_dir():
-        files = {p.relative_to(path).as_posix(): p for p in sorted(path.rglob("*")) if p.is_file() and not p.is_symlink()}
+        files = {
+            p.relative_to(path).as_posix(): p for p in sorted(path.rglob("*")) if p.is_file() and not p.is_symlink()
+        }
         sizes = {name: p.stat().st_size for name, p in files.items()}
         archive = Archive(str(path), sizes, lambda name: files[name].read_bytes(), lambda name: (files[name], 0))
         with _inner(archive, within) as inner:

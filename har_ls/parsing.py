@@ -68,8 +68,8 @@ def parse_numbers(
 ) -> np.ndarray:  # `[columns, rows]`
     """Parse a table of numbers. Blank lines are left out, CRLF is fine.
 
-    Raises `HarLsError` with file and line number at a line with another number of fields or a field that is not a finite
-    number (or nan, where that is allowed), and if there is no line at all."""
+    Raises `HarLsError` with file and line number at a line with another number of fields or a field that is not a
+    finite number (or nan, where that is allowed), and if there is no line at all."""
     if not content or content.isspace():
         raise HarLsError(f"{where}: no data in it")
     if delimiter is None:

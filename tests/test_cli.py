@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from har_ls import cli
-from har_ls.runs import run as runs
+from har_ls.runs import folder as runs
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--seeds", "1", "--epochs", "1", "--max-windows", "60"]
@@ -40,6 +40,11 @@ def refused(capsys, *arguments):
     (["run", "wisdm", "resnet1d", "--data", "/nonexistent"], "not found"), (["study", "--profile", "slow"], "unknown profile 'slow'"),
     (["study", "--grid", "/nonexistent.toml"], "/nonexistent.toml"), (["study", "--datasets", "nosuch"], "unknown dataset"),
     (["study", "--datasets", "synthetic", "--alphas", "2"], "alpha = 2"), (["report", "--runs", "/nonexistent"], "no such folder"),
+    (["study", "--workers", "-1"], "--workers -1"), (["study", "--workers", "0"], "--workers 0"), (["study", "--scheduler", "tls://10.0.0.1:1"], "tls://"),
+    (["study", "--profile", "full"], "full.toml"), (["study", "--datasets", "synthetic", "--of-folds", "50"], "40 people"),
+    (["advise", "synthetic", "--alphas", "0"], "name a strength above 0"), (["advise", "synthetic", "--workers", "0"], "--workers 0"),
+    (["publish", "/nonexistent"], "no such folder"), (["measure", "/nonexistent"], "no such folder"),
+    (["run", "synthetic", "resnet1d", "--objective", "hinge"], "unknown objective 'hinge'"),
     (["data", "verify"], "name a dataset"), (["data", "describe", "nosuch"], "nosuch"), (["bench", "--only", "nosuch"], "unknown benchmark"),
 ])
 def test_what_the_user_can_mend_is_one_line(capsys, arguments, words, tmp_path, monkeypatch):
@@ -92,7 +97,7 @@ def test_dry_run_and_grid_file(capsys, tmp_path, monkeypatch):
     Path("mine.toml").write_text('datasets = ["synthetic"]\nmodels = ["resnet1d"]\nalphas = [0.0, 0.1]\nseeds = [3, 5]\nmax_windows = 60\nepochs = 1\n')
     assert cli.main(["study", "--grid", "mine.toml", "--dry-run", "--alphas", "0", "0.1", "0.2", "--workers", "2"]) == 0
     said = capsys.readouterr().out
-    assert said.count("missing") == 3 and "3 runs: 0 done, 3 to do, about" in said and "on 2 workers" in said
+    assert said.count("missing") == 3 and "3 runs: 0 done, 3 to do, about" in said and "on 2 workers" in said and "core_hours" in said
     assert not Path("runs").exists()
     Path("wrong.toml").write_text("alpha = [0.1]\n")
     assert "unknown key 'alpha'" in refused(capsys, "study", "--grid", "wrong.toml")
@@ -105,7 +110,7 @@ def test_study_says_what_it_did_not_find(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Not found, so left out: uci_har" in done.stdout and "har-ls data fetch uci_har" in done.stdout
     [grid] = (tmp_path / "runs" / "quick" / "grids").iterdir()
-    assert tomllib.loads(grid.read_text())["max_windows"] == 60
+    assert tomllib.loads(grid.read_text())["block"][0]["max_windows"] == 60
 
 
 def own_recordings(folder, people=4, seconds=40, rate=20):
@@ -133,6 +138,11 @@ def test_advise_on_own_recordings(tmp_path):
     assert str(tmp_path) not in (tmp_path / "advice" / "advise.ipynb").read_text()
     spec = json.loads((runs.run_folders(tmp_path / "advice" / "runs")[0] / "spec.json").read_text())["spec"]
     assert spec["dataset"] == "./mine.csv" and spec["protocol"] == "subject"
+
+
+def test_run_needs_a_person_for_each_fold(capsys, tmp_path):
+    told = refused(capsys, "run", own_recordings(tmp_path), "resnet1d", "--protocol", "subject", "--set", "time=time", "--out", tmp_path / "runs")
+    assert "at least 5 people, found 4" in told and not (tmp_path / "runs").exists()
 
 
 def test_advise_needs_people(capsys, tmp_path):

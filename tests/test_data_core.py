@@ -17,7 +17,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from har_ls.archives import open_archive
 from har_ls.core import HarLsError
 from har_ls.data import synthetic
-from har_ls.data.catalog import CATALOGUE, find, load
+from har_ls.data.catalog import DATASETS, find, info, load
 from har_ls.data.recordings import Recordings, runs
 from har_ls.data.splits import COPIES, imbalance, leaks, placed, refuse_copies, shares, split, swapped
 from har_ls.parsing import parse_numbers
@@ -396,7 +396,7 @@ def test_a_sensor_that_failed_is_no_copy():
     assert s.leaks["share_content"] == 0 and (s.part("test")[0] == 0).all()
 
 
-@pytest.mark.parametrize("name", [d for d in CATALOGUE if CATALOGUE[d].archive])
+@pytest.mark.parametrize("name", [d for d in DATASETS if info(d).archive])
 def test_real_datasets_hold_few_copies(name):
     if find(name) is None:
         pytest.skip(f"no archive of {name} in HAR_LS_DATA")

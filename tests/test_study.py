@@ -4,7 +4,6 @@ import functools
 import itertools
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,10 +15,12 @@ import pandas as pd
 import psutil
 import pytest
 
-from har_ls.runs import run as runs
-from har_ls.runs import study
 from har_ls.core import HarLsError
-from har_ls.runs.run import RunSpec
+from har_ls.runs import folder as runs
+from har_ls.runs import grid as study
+from har_ls.runs.cluster import execute, existing_cluster
+from har_ls.runs.identity import data_facts
+from har_ls.runs.spec import RunSpec
 
 ROOT = Path(__file__).parent.parent
 MAIN = "from har_ls.cli import main; raise SystemExit(main())"
@@ -115,33 +116,32 @@ def test_a_killed_worker_and_its_run_are_replaced(undisturbed, tmp_path):
     pd.testing.assert_frame_equal(results(tmp_path), results(undisturbed))
 
 
-def test_the_killed_command_is_resumed(undisturbed, tmp_path):
-    process = begin(tmp_path, "--workers", "2")
-    family = psutil.Process(process.pid)
-    done = until(lambda: runs.run_folders(tmp_path))
-    until(lambda: list(tmp_path.glob(".*.part")))
-    descendants = family.children(recursive=True)
-    process.kill()
-    process.communicate()
-    until(lambda: gone(descendants), 30)
-    assert len(runs.run_folders(tmp_path)) < 3
-    before = {folder: folder.stat().st_mtime_ns for folder in done}
-    code, said = finish(begin(tmp_path, "--workers", "2"))
+def test_stopped_in_three_ways_and_taken_up_each_time(undisturbed, tmp_path):
+    """Ctrl-C, a polite request to stop, and a kill. Nothing is left behind, nothing finished is repeated, and the results are the same."""
+    kept = {}
+    for send, expected in [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]:
+        process = begin(tmp_path, "--workers", "1")
+        family = psutil.Process(process.pid)
+        until(lambda: process.poll() is not None or list(tmp_path.glob(".*.part")) and kernels(family))
+        if send == signal.SIGKILL:  # not before a run is done
+            until(lambda: runs.run_folders(tmp_path))
+        descendants = family.children(recursive=True)
+        if send == signal.SIGINT:
+            os.killpg(process.pid, send)  # as a terminal does: to all of them
+        else:
+            process.send_signal(send)
+        code, said = finish(process)
+        until(lambda: gone(descendants), 30)
+        assert code == expected and "Traceback" not in said, said
+        if send != signal.SIGKILL:
+            assert "the same command goes on from here" in said and not list(tmp_path.glob(".*.part")) and not (tmp_path / "failed").exists(), said
+        assert kept == {folder: folder.stat().st_mtime_ns for folder in kept}
+        kept = {folder: folder.stat().st_mtime_ns for folder in runs.run_folders(tmp_path)}
+    assert 1 <= len(kept) < 3
+    code, said = finish(begin(tmp_path, "--workers", "1"))
     assert code == 0, said
-    assert before == {folder: folder.stat().st_mtime_ns for folder in done}  # what was finished was not repeated
+    assert kept == {folder: folder.stat().st_mtime_ns for folder in kept}
     pd.testing.assert_frame_equal(results(tmp_path), results(undisturbed))
-
-
-def test_ctrl_c_leaves_nothing_behind(tmp_path):
-    process = begin(tmp_path, "--workers", "2")
-    family = psutil.Process(process.pid)
-    until(lambda: list(tmp_path.glob(".*.part")) and kernels(family))
-    descendants = family.children(recursive=True)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-    code, said = finish(process)
-    assert code == 130 and "the same command goes on from here" in said and "Traceback" not in said, said
-    until(lambda: gone(descendants), 10)
-    assert not list(tmp_path.glob(".*.part")) and not (tmp_path / "failed").exists()
 
 
 @pytest.fixture
@@ -170,6 +170,35 @@ def test_an_external_scheduler_with_two_workers(scheduler, undisturbed, tmp_path
     code, said = finish(begin(out, "--scheduler", scheduler))
     assert code == 0, said
     pd.testing.assert_frame_equal(results(out), results(undisturbed))
+
+
+def test_a_scheduler_without_workers(tmp_path):
+    """A sentence while it waits, and one at the end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", address.rsplit(":", 1)[1], "--dashboard-address", ":0"]
+    scheduler, said = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), []
+    try:
+        with pytest.raises(HarLsError, match="no worker came within 1 seconds"), until_it_answers(address, 1, said.append):
+            pass
+    finally:
+        scheduler.terminate()
+        scheduler.wait(30)
+    assert "has no workers yet; waiting 1 seconds" in said[0]
+
+
+@contextlib.contextmanager
+def until_it_answers(address, wait, say):
+    "The cluster at an address, as soon as the scheduler there has started."
+    for _ in range(20):
+        try:
+            with existing_cluster(address, wait, say) as client:
+                yield client
+            return
+        except HarLsError as error:
+            if "no Dask scheduler answers" not in str(error):
+                raise
 
 
 def test_no_scheduler_there(tmp_path):
@@ -223,7 +252,7 @@ def test_a_read_only_folder(tmp_path):
 def test_a_failing_run_does_not_stop_the_others(tmp_path):
     good = study.plan([RunSpec("synthetic", "resnet1d", seeds=1, epochs=1, max_windows=60)], tmp_path)
     bad = study.plan([RunSpec("synthetic", "resnet1d", seeds=1, epochs=1, max_windows=1)], tmp_path)
-    outcome = study.execute([*bad, *good], tmp_path, workers=1)
+    outcome = execute([*bad, *good], tmp_path, workers=1)
     assert outcome.done == [good[0].name] and list(outcome.failed) == [bad[0].name]
     assert "training part" in outcome.failed[bad[0].name] and (tmp_path / "failed" / bad[0].name / "run.ipynb").is_file()
     states = {item.state for item in study.plan([good[0].spec, bad[0].spec], tmp_path)}
@@ -234,13 +263,52 @@ def test_a_failing_run_does_not_stop_the_others(tmp_path):
 
 
 def test_grids():
-    grid = study.make_grid("full", seeds=2)
-    assert grid.seeds == 2 and len(grid.alphas) == 6 and study.make_grid() == study.make_grid("quick")
-    for wrong in [dict(alphas=[]), dict(datasets="synthetic"), dict(folds="some"), dict(folds=[])]:
+    grid = study.make_grid("seed", seeds=2)
+    assert grid.seeds == 2 and study.make_grid() == study.make_grid("quick")
+    for wrong in [dict(alphas=[]), dict(datasets="synthetic"), dict(folds="some"), dict(folds=[]), dict(epoch_factors=[]), dict(objectives="focal")]:
         with pytest.raises(HarLsError):
             study.make_grid("quick", **wrong)
     with pytest.raises(HarLsError, match="unknown profile"):
         study.make_grid("slow")
+
+
+def test_the_whole_grid():
+    """Its blocks in the order of their importance, with folds before seeds."""
+    grids = study.make_grids(None, ROOT / "nbs" / "study" / "grids" / "full.toml")
+    names = list(dict.fromkeys(grid.name for grid in grids))
+    assert names == ["new people", "the original's test", "known people", "leaks", "training length", "known noise"]
+    assert {0.0, 0.01, 0.1} <= {*grids[0].alphas} and grids[0].folds == "all" and grids[0].of_folds == 5
+    assert all(0.0 in grid.alphas for grid in grids)
+
+
+def test_a_grid_file_with_mistakes(tmp_path):
+    file = tmp_path / "mine.toml"
+    for text, words in [("alpha = [0.1]", "unknown key 'alpha'"), ('[[block]]\nfold = [1]', "unknown key 'fold'"), ("block = 3", "block"), ("x = ", "not a readable TOML file")]:
+        file.write_text(text)
+        with pytest.raises(HarLsError, match=words) as error:
+            study.make_grids(None, file)
+        assert str(file) in str(error.value)
+    file.write_bytes('name = "\xe9"'.encode("latin-1"))
+    with pytest.raises(HarLsError, match="not a readable TOML file"):
+        study.make_grids(None, file)
+
+
+def test_blocks_come_in_their_order_and_share_runs(tmp_path):
+    long = study.Grid(("synthetic",), ("resnet1d",), seeds=1, folds=(1, 2), epoch_factors=(1.0, 3.0), name="long")
+    short = study.Grid(("synthetic",), ("resnet1d",), seeds=1, folds=(0, 1), name="short")
+    planned, _ = study.plan_grids([short, long], tmp_path)
+    assert [item.block for item in planned] == ["short"] * 4 + ["long"] * 6
+    seconds = [item.seconds for item in planned]
+    assert seconds[4:] == sorted(seconds[4:], reverse=True) and seconds[4] > seconds[0]
+    assert len({item.name for item in planned}) == 10
+    table = study.summary_of(planned).set_index("block")
+    assert table.left.to_dict() == {"short": 4, "long": 6}
+    assert table.core_hours["long"] == pytest.approx(sum(seconds[4:]) / 3600, abs=0.01)
+
+
+def test_strength_nothing_is_trained_once_for_all_objectives():
+    specs, _ = study.grid_specs(study.Grid(("synthetic",), ("resnet1d",), (0.0, 0.1), objectives=("smoothing", "focal")))
+    assert sorted((spec.objective, spec.alpha) for spec in specs) == [("focal", 0.1), ("smoothing", 0.0), ("smoothing", 0.1)]
 
 
 def test_grid_specs():
@@ -249,22 +317,22 @@ def test_grid_specs():
     assert len(specs) == 2 * 2 * 2 * 3 and notes == ["synthetic has no official split: left out"]
     assert len({json.dumps(spec.as_json()) for spec in specs}) == len(specs)
     loo, _ = study.grid_specs(study.Grid(("synthetic",), ("resnet1d",), (0.0,), ("subject",), folds="all", of_folds="loo"))
-    assert len(loo) == study.data_facts("synthetic", None, "{}").subjects
+    assert len(loo) == data_facts("synthetic", None, "{}").subjects
     with pytest.raises(HarLsError, match="fold = 3"):
         study.grid_specs(study.Grid(("synthetic",), ("resnet1d",), folds=(3,), of_folds=3))
     with pytest.raises(HarLsError, match="unknown dataset"):
         study.grid_specs(study.Grid(("nosuch",)))
+    with pytest.raises(HarLsError, match="of_folds = 41: synthetic has 40 people"):
+        study.grid_specs(study.Grid(("synthetic",), of_folds=41))
     with pytest.raises(HarLsError, match="alpha"):
         study.grid_specs(study.Grid(("synthetic",), alphas=(1.5,)))
 
 
 def test_ten_thousand_runs(undisturbed, tmp_path):
-    """Planning, resuming and collecting take seconds."""
+    """Planning, resuming and collecting work at this size; how fast they are is for the bench to say."""
     alphas = [index / 2000 for index in range(500)]
     specs = [RunSpec("synthetic", "resnet1d", alpha, "random", fold, 10, seed) for alpha, fold, seed in itertools.product(alphas, range(10), (1, 2))]
-    start = time.process_time()
     planned = study.plan(specs, tmp_path)
-    planning = time.process_time() - start
     assert len(planned) == 10_000 and {item.state for item in planned} == {"missing"}
     model = runs.run_folders(undisturbed)[0]
     about = json.loads((model / "spec.json").read_text())
@@ -272,14 +340,7 @@ def test_ten_thousand_runs(undisturbed, tmp_path):
         folder = tmp_path / item.name
         folder.mkdir()
         (folder / "spec.json").write_text(json.dumps({**about, "name": item.name, "spec": item.spec.as_json()}))
-        shutil.copyfile(model / "metrics.parquet", folder / "metrics.parquet")
-    start = time.process_time()
+        os.link(model / "metrics.parquet", folder / "metrics.parquet")
     again = study.plan(specs, tmp_path)
-    resuming = time.process_time() - start
     assert sum(item.state == "missing" for item in again) == 1
-    start = time.process_time()
-    everything = runs.load(tmp_path)
-    collecting = time.process_time() - start
-    assert len(everything) == 9_999 * 4
-    print(f"10,000 runs: planning {planning:.1f} s, resuming {resuming:.1f} s, collecting {collecting:.1f} s")
-    assert max(planning, resuming, collecting) < 20  # seconds of processor time: the wall clock depends on what else runs
+    assert len(runs.load(tmp_path)) == 9_999 * 4

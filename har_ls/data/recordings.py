@@ -75,7 +75,9 @@ class Recordings:
         import pandas as pd
 
         samples = [np.bincount(label, minlength=len(self.activities)) for label in self.labels]
-        return pd.DataFrame(samples, pd.Index(self.subject, name="subject"), list(self.activities)).groupby(level=0).sum()
+        return (
+            pd.DataFrame(samples, pd.Index(self.subject, name="subject"), list(self.activities)).groupby(level=0).sum()
+        )
 
 # %% ../../nbs/02_data/00_recordings.ipynb #1ee4dceb
 def runs(

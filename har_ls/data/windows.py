@@ -51,7 +51,8 @@ class Windows:
     ) -> np.ndarray:  # uint64 `[N]`
         """A hash of the exact values of each window, made at first use. Equal windows have equal hashes.
 
-        It is 0 where no channel varies: a sensor that lies still, or has failed, repeats itself without being copied."""
+        It is 0 where no channel varies: a sensor that lies still, or has failed, repeats itself without being
+        copied."""
         out = np.zeros(len(self), np.uint64)
         for i in range(len(self)):
             x = np.ascontiguousarray(self.x[i])
@@ -78,13 +79,17 @@ def window(
     else:
         stride = length if stride is None else stride
         if recordings.span_posterior is not None:
-            raise HarLsError(f"{recordings.name}: its posteriors are known for its own windows only; leave out length and stride")
+            raise HarLsError(
+                f"{recordings.name}: its posteriors are known for its own windows only; leave out length and stride"
+            )
         if length < 1 or stride < 1:
             raise HarLsError(f"length={length}, stride={stride}: expected positive numbers of samples")
         spans, posterior = _spans(recordings.labels, int(length), int(stride)), None
         if not len(spans):
             longest = max(int(np.diff(runs(label)).max(initial=0)) for label in recordings.labels)
-            raise HarLsError(f"{recordings.name}: length={length}, but the longest stretch of one activity has {longest} samples")
+            raise HarLsError(
+                f"{recordings.name}: length={length}, but the longest stretch of one activity has {longest} samples"
+            )
         y = np.array([recordings.labels[r][start] for r, start, _ in spans])
         faults["samples at the end of a stretch, not used"] = sum(map(len, recordings.labels)) - covered(spans)
     x = np.empty((len(spans), len(recordings.channels), length), np.float32)

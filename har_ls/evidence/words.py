@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TITLES', 'model_name', 'dataset_name', 'smoothing', 'cell_name', 'label', 'short', 'activities', 'activity',
            'activity_names', 'signed', 'interval', 'mean_and_spread', 'several', 'among', 'listing', 'say', 'finding',
-           'decided', 'together']
+           'reading', 'decided', 'together']
 
 # %% ../../nbs/07_evidence/04_words.ipynb #5457cbcc
 import importlib
@@ -177,6 +177,18 @@ def finding(
     if published:
         raise HarLsError(f"the published tables refute a paragraph of this page; write it anew. It answers {question} and begins: {words[:80]}")
     say(f"**These results say otherwise** than the published ones. {question}")
+
+# %% ../../nbs/07_evidence/04_words.ipynb #3e968770
+def reading(
+    question: str,  # what the paragraph answers
+    verdict: str | None,  # of the tables; None where it was not measured
+    published: bool = True,  # whether these are the study's published results
+    **words: str,  # verdict -> paragraph, in Markdown
+):
+    "Display the paragraph that was written for this verdict, else as `finding` does. Raises `HarLsError` if published tables have a verdict without a paragraph."
+    if verdict in words:
+        return say(words[verdict])
+    finding(question, next(iter(words.values())), decided(verdict, *words), published)
 
 # %% ../../nbs/07_evidence/04_words.ipynb #283e5a7b
 def decided(

@@ -16,6 +16,7 @@ def confidence_penalty(
 ) -> torch.Tensor:  # [R]: mean over the batch, in nats
     "Cross-entropy minus beta times the entropy of the prediction (Pereyra et al. 2017, section 3)."
     log_p = logits.log_softmax(-1)
-    entropy = -(log_p.exp() * log_p.clamp_min(torch.finfo(logits.dtype).min)).sum(-1).mean(-1)  # a masked class adds nothing
+    # a masked class adds nothing
+    entropy = -(log_p.exp() * log_p.clamp_min(torch.finfo(logits.dtype).min)).sum(-1).mean(-1)
     nll = -log_p.gather(-1, y.unsqueeze(-1)).squeeze(-1).mean(-1)
     return nll - strengths * entropy

@@ -16,5 +16,6 @@ def focal(
 ) -> torch.Tensor:  # [R]: mean over the batch, in nats
     "Focal loss `-(1 - p)^gamma log p` (Lin et al. 2017, equation 4; for calibration Mukhoti et al. 2020, equation 3)."
     log_p = logits.log_softmax(-1).gather(-1, y.unsqueeze(-1)).squeeze(-1)
-    doubt = (-torch.expm1(log_p)).clamp_min(torch.finfo(logits.dtype).tiny)  # 1 - p, and never 0, whose power 0 has no slope
+    # 1 - p, and never 0, whose power 0 has no slope
+    doubt = (-torch.expm1(log_p)).clamp_min(torch.finfo(logits.dtype).tiny)
     return -(doubt ** strengths[:, None] * log_p).mean(-1)

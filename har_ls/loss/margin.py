@@ -17,7 +17,8 @@ def margin(
     y: torch.Tensor,  # [R, B] int64
     strengths: torch.Tensor,  # [R]: lambda, at least 0; 0 is cross-entropy
 ) -> torch.Tensor:  # [R]: mean over the batch, in nats
-    "Cross-entropy plus lambda times the mean excess of the largest logit's lead over `MARGIN` (Liu et al. 2022, section 3)."
+    """Cross-entropy plus lambda times the mean excess of the largest logit's lead over `MARGIN` (Liu et al. 2022,
+    section 3)."""
     lead = logits.amax(-1, keepdim=True) - logits
     excess = (lead - MARGIN).clamp_min(0).mean((-1, -2))
     nll = -logits.log_softmax(-1).gather(-1, y.unsqueeze(-1)).squeeze(-1).mean(-1)

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 # %% ../../nbs/01_loss/05_objectives.ipynb #obj00006
 class _Objectives(Mapping):
-    "Name -> function `(logits [R, B, K], y [R, B], strengths [R]) -> [R]`. The module `har_ls.loss.NAME` is imported at first use."
+    """Name -> function `(logits [R, B, K], y [R, B], strengths [R]) -> [R]`. The module `har_ls.loss.NAME` is imported
+    at first use."""
 
     names = ("focal", "margin", "maxsup", "confidence_penalty")
 

@@ -22,7 +22,9 @@ def check_alpha(
     values = torch.as_tensor(alpha, dtype=torch.float64)
     bad = values[~((values >= 0) & (values < 1))]
     if bad.numel():
-        raise HarLsError(f"alpha = {bad.flatten()[0].item():g}: the smoothing strength must be in [0, 1); 0 is no smoothing")
+        raise HarLsError(
+            f"alpha = {bad.flatten()[0].item():g}: the smoothing strength must be in [0, 1); 0 is no smoothing"
+        )
 
 
 def soft_targets(
@@ -41,10 +43,11 @@ def label_smoothing_loss(
     alpha: float | torch.Tensor = 0.0,  # strength in [0, 1): [R], one per replica; a number for one model
     check: bool = True,  # look for bad input; the training loop, which checks once per epoch, turns it off
 ) -> torch.Tensor:  # [R], or a scalar for one model: mean over the batch
-    """Cross-entropy against smoothed targets (Szegedy et al. 2016, section 7), in nats: the form in which the study trains.
+    """Cross-entropy against smoothed targets (Szegedy et al. 2016, section 7), in nats: the form in which the study
+    trains.
 
-    The classes are the last axis. For PyTorch's layout `[B, K, ...]` take `LabelSmoothingLoss`. With `check`, raises `HarLsError`
-    for an alpha outside [0, 1), a class outside 0..K-1, shapes that do not fit, or NaN logits."""
+    The classes are the last axis. For PyTorch's layout `[B, K, ...]` take `LabelSmoothingLoss`. With `check`, raises
+    `HarLsError` for an alpha outside [0, 1), a class outside 0..K-1, shapes that do not fit, or NaN logits."""
     if check:
         check_alpha(alpha)
         _check_batch(logits, y, torch.as_tensor(alpha).shape)
@@ -53,24 +56,29 @@ def label_smoothing_loss(
     to_uniform = -log_p.mean((-1, -2))
     if not isinstance(alpha, torch.Tensor):
         return (1 - alpha) * nll + alpha * to_uniform if alpha else nll
-    return torch.where(alpha == 0, nll, (1 - alpha) * nll + alpha * to_uniform)  # 0 times the infinity of a masked class is no number
+    # 0 times the infinity of a masked class is no number
+    return torch.where(alpha == 0, nll, (1 - alpha) * nll + alpha * to_uniform)
 
 
 def _check_batch(logits, y, strengths):
     if logits.shape[:-2] != strengths or logits.dim() not in (2, 3):
         raise HarLsError(
-            f"logits {tuple(logits.shape)} with strengths {tuple(strengths)}: expected [B, K] with one number, or [R, B, K] with one "
-            "strength per replica, [R]; for [B, K, ...] as in PyTorch take LabelSmoothingLoss"
+            f"logits {tuple(logits.shape)} with strengths {tuple(strengths)}: expected [B, K] with one number, or [R, "
+            "B, K] with one strength per replica, [R]; for [B, K, ...] as in PyTorch take LabelSmoothingLoss"
         )
     if logits.shape[:-1] != y.shape:
-        raise HarLsError(f"logits {tuple(logits.shape)} need targets of shape {tuple(logits.shape[:-1])}, got {tuple(y.shape)}")
+        raise HarLsError(
+            f"logits {tuple(logits.shape)} need targets of shape {tuple(logits.shape[:-1])}, got {tuple(y.shape)}"
+        )
     _check_values(logits, y, logits.shape[-1], -1)
 
 
 def _check_values(logits, y, classes, axis):
     "`HarLsError` for a class that does not exist or NaN logits; the classes are the axis `axis`."
     if y.numel() and not (0 <= int(y.min()) and int(y.max()) < classes):
-        raise HarLsError(f"targets range from {int(y.min())} to {int(y.max())}, expected 0 to {classes - 1} for {classes} logits")
+        raise HarLsError(
+            f"targets range from {int(y.min())} to {int(y.max())}, expected 0 to {classes - 1} for {classes} logits"
+        )
     if logits.isnan().any():
         bad = logits.isnan().any(axis)
         raise HarLsError(f"{int(bad.sum())} of {bad.numel()} predictions have NaN logits: the training has diverged")
@@ -98,15 +106,17 @@ def smoothed_optimum(
     if alpha == 0:
         return Optimum(1.0, math.inf, 0.0)
     return Optimum(
-        confidence, math.log(confidence / other), -confidence * math.log(confidence) - (num_classes - 1) * other * math.log(other)
+        confidence,
+        math.log(confidence / other),
+        -confidence * math.log(confidence) - (num_classes - 1) * other * math.log(other),
     )
 
 # %% ../../nbs/01_loss/00_smoothing.ipynb #5e86fd1c
 class LabelSmoothingLoss(nn.CrossEntropyLoss):
     """Label-smoothed cross-entropy in PyTorch's layout: `LabelSmoothingLoss(num_classes, smoothing)(logits, target)`.
 
-    Equals `torch.nn.CrossEntropyLoss(label_smoothing=smoothing)`, in nats. Raises `HarLsError` for a smoothing outside [0, 1),
-    another number of classes, a target out of range, or NaN logits."""
+    Equals `torch.nn.CrossEntropyLoss(label_smoothing=smoothing)`, in nats. Raises `HarLsError` for a smoothing outside
+    [0, 1), another number of classes, a target out of range, or NaN logits."""
 
     def __init__(
         self,
@@ -134,7 +144,9 @@ class LabelSmoothingLoss(nn.CrossEntropyLoss):
             raise HarLsError(f"logits have {classes} classes, expected num_classes = {self.num_classes}")
         expected = logits.shape if target.is_floating_point() else logits.shape[:axis] + logits.shape[axis + 1 :]
         if target.shape != expected:
-            raise HarLsError(f"logits {tuple(logits.shape)} need targets of shape {tuple(expected)}, got {tuple(target.shape)}")
+            raise HarLsError(
+                f"logits {tuple(logits.shape)} need targets of shape {tuple(expected)}, got {tuple(target.shape)}"
+            )
         counted = target[:0].long() if target.is_floating_point() else target[target != self.ignore_index]
         _check_values(logits, counted, classes, axis)
         return super().forward(logits, target)

@@ -1,4 +1,7 @@
-"""Draw the plan of the house from the code's own imports, as nbs/house.svg. `--check` writes nothing and fails when the picture is not that of the code."""
+"""Draw the plan of the house from the code's own imports, as nbs/house.svg.
+
+`--check` writes nothing; it fails when the picture is not that of the code, or when an import runs against the reading order.
+"""
 import ast
 import html
 import sys
@@ -8,10 +11,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE, PICTURE = ROOT / "har_ls", ROOT / "nbs" / "house.svg"
 CHAPTERS = {  # folder of notebooks -> the modules that it exports, by the first part of their names
-    "01_loss": ("loss",), "02_data": ("data",), "03_models": ("models",), "04_training": ("predictions", "recipes", "training"),
+    "01_loss": ("loss",), "02_data": ("data",), "03_models": ("models",), "04_training": ("predictions", "recipes", "training", "search"),
     "05_metrics": ("metrics",), "06_runs": ("runs",), "07_evidence": ("evidence",), "08_paper": ("paper",),
 }
-TOP = ("cli", "bench")  # these stand on everything
+TOP = ("cli", "bench", "reading_speed")  # these stand on everything
 WIDTH, GAP, LINE, TITLE = 128, 12, 15, 24
 
 
@@ -46,6 +49,17 @@ def chapter(name: str) -> str:
     "The chapter of a module."
     first = name.partition(".")[0]
     return next((folder for folder, roots in CHAPTERS.items() if first in roots), "on top" if first in TOP else "09_underneath")
+
+
+def rank(folder: str) -> int:
+    "Where a chapter stands: what is underneath first, then the chapters as they are read, then what is on top."
+    return ["09_underneath", *CHAPTERS, "on top"].index(folder)
+
+
+def against(known: dict) -> list:
+    "Pairs of modules of which the first imports the second although the second stands further to the right."
+    pairs = ((name, other) for name, path in known.items() for other in sorted(imports(name, path, known)))
+    return [(a, b) for a, b in pairs if rank(chapter(b)) > rank(chapter(a))]
 
 
 def text(x, y, words, kind="room"):
@@ -87,7 +101,11 @@ def draw() -> str:
     for folder in order:
         height, drawn = box(place[folder], top, folder, rooms[folder])
         lowest, parts = max(lowest, height), parts + drawn
-    between = [(order.index(b) > order.index(a), place[a] + WIDTH / 2, place[b] + WIDTH / 2, n) for (a, b), n in arrows.items() if {a, b} <= place.keys()]
+    between = [
+        (order.index(b) > order.index(a), place[a] + WIDTH / 2, place[b] + WIDTH / 2, n)
+        for (a, b), n in arrows.items()
+        if {a, b} <= place.keys()
+    ]
     parts += [arc(a, b, n, top, wrong) for wrong, a, b, n in sorted(between)]  # what runs the wrong way is drawn last, and red
     ground, drawn = box(10, top + lowest + 24, "09_underneath: what everything stands on", rooms["09_underneath"], total, 8)
     parts += drawn
@@ -107,7 +125,10 @@ def main() -> int:
     elif not PICTURE.exists() or PICTURE.read_text(encoding="utf-8") != picture:
         print(f"{PICTURE.relative_to(ROOT)} is not what the code's imports say: run `make export`", file=sys.stderr)
         return 1
-    return 0
+    wrong = against(modules())
+    for a, b in wrong:
+        print(f"har_ls.{a} ({chapter(a)}) imports har_ls.{b} ({chapter(b)}), which is read later: move what it needs", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

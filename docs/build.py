@@ -34,7 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NBS, HERE = ROOT / "nbs", ROOT / "docs"
 PACKAGE = "har_ls"
 TITLE = re.compile(r"\A#\s+(?P<title>.+?)\s*\n+(?:>\s+(?P<description>.+?)\s*(?:\n|\Z))?")
-TEMPLATES = ("run", "trained", "distil", "advise")  # study notebooks that are read for their code; the others are read for what they say
+# study notebooks that are read for their code; the others are read for what they say
+TEMPLATES = ("run", "trained", "distil", "advise", "dataset")
 PROGRESS = re.compile(r"\d+%\|.*\[\d+:\d+<")  # a progress bar that a terminal would have wiped
 CODE = re.compile(r'(<code class="sourceCode [^"]*">)(.*?)(</code>)', re.S)
 MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.S)
@@ -100,9 +101,10 @@ def options(cell, **more):
 def give_text(cell, above, source):
     "Give a figure its text: the option fig-alt, or else the last paragraph above it. A drawing (SVG) becomes a picture, which can have a text."
     said = re.search(r"^#\| fig-alt: (.+)$", cell.source, re.M)
-    text = yaml.safe_load(said[1]) if said else above.source.rpartition("\n\n")[2] if above.cell_type == "markdown" else ""
+    text = said[1].strip("'\" ") if said else above.source.rpartition("\n\n")[2] if above.cell_type == "markdown" else ""
     if not text:
         raise DocsError(f"{source.relative_to(ROOT)}: a figure has no text; begin its cell with `#| fig-alt: ...`, which says what is seen")
+    cell.source = re.sub(r"^#\| fig-alt: .+\n?", "", cell.source, flags=re.M)  # a colon in it would be taken for YAML
     options(cell, fig_alt=" ".join(text.split()))
     for out in cell.outputs:
         if svg := out.get("data", {}).pop("image/svg+xml", None):

@@ -328,7 +328,7 @@ def _batch(workers):
     long enough to say something about a study."""
     from har_ls.runs.folder import specs
     from har_ls.runs.cluster import execute
-    from har_ls.runs.grid import PROFILES, found, grid_specs, make_grid, plan
+    from har_ls.runs.grid import found, grid_specs, make_grid, plan
 
     datasets = tuple(found())
     longer = dict(alphas=(0.0, 0.01, 0.02, 0.05, 0.1, 0.2), seeds=5) if datasets == ("synthetic",) else {}
@@ -336,7 +336,7 @@ def _batch(workers):
     with tempfile.TemporaryDirectory() as folder:
         planned = plan(grid_specs(grid)[0], folder)
         wall = _wall(lambda: execute(planned, folder, workers=workers))
-        table = runs.specs(folder)
+        table = specs(folder)
     if len(table) < len(planned):
         raise HarLsError(f"{len(planned) - len(table)} of {len(planned)} runs failed: see what har-ls study says")
     return wall, float((table["seconds_train"] + table["seconds_measure"]).sum()), len(table)

@@ -25,7 +25,8 @@ from .core import HarLsError
 
 # %% ../nbs/09_underneath/05_cli.ipynb #855e8649
 def called() -> str:
-    "What to type for this command here: `har-ls` where the PATH leads to it, otherwise where it lies, such as `.venv/bin/har-ls`."
+    """What to type for this command here: `har-ls` where the PATH leads to it, otherwise where it lies, such as
+    `.venv/bin/har-ls`."""
     script, known = Path(sys.argv[0]), shutil.which("har-ls")
     if script.name != "har-ls" or not script.exists() or (known and script.samefile(known)):
         return "har-ls"
@@ -73,7 +74,12 @@ def add_data(made, settings=True):
     made.add_argument("--data", metavar="DIR", help="folder of archives (default: HAR_LS_DATA, else the user's cache)")
     if settings:
         made.add_argument(
-            "--set", dest="options", type=setting, nargs="+", default=[], metavar="KEY=VALUE",
+            "--set",
+            dest="options",
+            type=setting,
+            nargs="+",
+            default=[],
+            metavar="KEY=VALUE",
             help="arguments for loading the dataset, such as rate=50 for own recordings",
         )
 
@@ -85,39 +91,65 @@ def add_grid(made):
     made.add_argument("--epochs", type=axis(int), metavar="E")
     made.add_argument("--max-windows", type=axis(int), metavar="N", help="at most so many windows in each part")
     where = made.add_mutually_exclusive_group()
-    where.add_argument("--workers", type=axis(int), metavar="N", help="processes (default: one per core, or one per GPU)")
-    where.add_argument("--scheduler", metavar="ADDRESS", help="use an existing Dask cluster, such as tcp://10.0.0.1:8786")
-    made.add_argument("--dry-run", action="store_true", help="say what is done and what is left, and how long that may take")
+    where.add_argument(
+        "--workers", type=axis(int), metavar="N", help="processes (default: one per core, or one per GPU)"
+    )
+    where.add_argument(
+        "--scheduler", metavar="ADDRESS", help="use an existing Dask cluster, such as tcp://10.0.0.1:8786"
+    )
+    made.add_argument(
+        "--dry-run", action="store_true", help="say what is done and what is left, and how long that may take"
+    )
     add_data(made, settings=False)
 
-
+# %% ../nbs/09_underneath/05_cli.ipynb #9a01bccb
 def add_to_data(made):
     "Arguments of `data`."
     made.add_argument("action", choices=["list", "fetch", "verify", "describe"])
     made.add_argument("name", nargs="?", help="a dataset; not needed for list")
     add_data(made)
 
-
+# %% ../nbs/09_underneath/05_cli.ipynb #bddd14cd
 def add_to_run(made):
     "Arguments of `run`."
     made.add_argument("dataset", help="a name of `har-ls data list`, or the path of own recordings")
     made.add_argument("model", help="resnet1d or moderntcn")
     made.add_argument("--alpha", type=axis(float), default=0.0, help="smoothing strength, in [0, 1) (default: 0)")
-    made.add_argument("--objective", default="smoothing", help="what is minimised, with alpha as its strength (default: smoothing)")
-    made.add_argument("--protocol", default="", help="official, random, segment or subject (default: the dataset's usual one)")
+    made.add_argument(
+        "--objective", default="smoothing", help="what is minimised, with alpha as its strength (default: smoothing)"
+    )
+    made.add_argument(
+        "--protocol", default="", help="official, random, segment or subject (default: the dataset's usual one)"
+    )
     made.add_argument("--fold", type=axis(int), default=0, help="which fold, from 0 (default: 0)")
-    made.add_argument("--of-folds", type=fold_count, default=5, metavar="N", help="number of folds, or loo: one per subject (default: 5)")
+    made.add_argument(
+        "--of-folds",
+        type=fold_count,
+        default=5,
+        metavar="N",
+        help="number of folds, or loo: one per subject (default: 5)",
+    )
     made.add_argument("--seeds", type=axis(int), default=3, metavar="N", help="how many seeds (default: 3)")
     made.add_argument("--epochs", type=axis(int), metavar="E", help="(default: as the model's recipe says)")
-    made.add_argument("--epoch-factor", type=axis(float), default=1.0, metavar="F", help="the recipe's epochs, times this (default: 1)")
-    made.add_argument("--max-windows", type=axis(int), metavar="N", help="at most so many windows in each part (default: all)")
+    made.add_argument(
+        "--epoch-factor",
+        type=axis(float),
+        default=1.0,
+        metavar="F",
+        help="the recipe's epochs, times this (default: 1)",
+    )
+    made.add_argument(
+        "--max-windows", type=axis(int), metavar="N", help="at most so many windows in each part (default: all)"
+    )
     made.add_argument("--out", default="runs", metavar="DIR", help="folder of runs (default: runs)")
     add_data(made)
 
 # %% ../nbs/09_underneath/05_cli.ipynb #b9c4e04e
 def add_to_study(made):
     "Arguments of `study`."
-    made.add_argument("--profile", help="quick (minutes) or seed (the original experiment) (default: quick, or the file of --grid)")
+    made.add_argument(
+        "--profile", help="quick (minutes) or seed (the original experiment) (default: quick, or the file of --grid)"
+    )
     made.add_argument("--grid", metavar="FILE", help="TOML file that sets axes of the grid, in one block or several")
     made.add_argument("--models", nargs="+", metavar="M")
     made.add_argument("--alphas", nargs="+", type=axis(float), metavar="A")
@@ -127,8 +159,12 @@ def add_to_study(made):
     made.add_argument("--folds", nargs="+", metavar="F", help="which folds, from 0, or all")
     made.add_argument("--of-folds", type=fold_count, metavar="N", help="number of folds, or loo: one per subject")
     add_grid(made)
-    made.add_argument("--out", metavar="DIR", help="folder of runs (default: runs/ and the name of the profile or file)")
-    made.add_argument("--ledger", metavar="DIR", help="published results that count as done (default: those of the project)")
+    made.add_argument(
+        "--out", metavar="DIR", help="folder of runs (default: runs/ and the name of the profile or file)"
+    )
+    made.add_argument(
+        "--ledger", metavar="DIR", help="published results that count as done (default: those of the project)"
+    )
     made.add_argument("--again", action="store_true", help="do published runs too")
     made.add_argument("--failed", action="store_true", help="only the runs that failed before")
     made.add_argument("--no-report", action="store_true", help="do not write the report at the end")
@@ -138,7 +174,11 @@ def add_to_publish(made):
     "Arguments of `publish`."
     made.add_argument("runs", metavar="RUNS", help="folder of runs")
     made.add_argument("--to", metavar="DIR", help="the ledger (default: that of the project, nbs/study/results/ledger)")
-    made.add_argument("--replace", action="store_true", help="drop published runs that were made from other data or code, or with other people")
+    made.add_argument(
+        "--replace",
+        action="store_true",
+        help="drop published runs that were made from other data or code, or with other people",
+    )
 
 
 def add_to_measure(made):
@@ -154,21 +194,39 @@ def add_to_report(made):
 # %% ../nbs/09_underneath/05_cli.ipynb #d1280522
 def add_to_paper(made):
     "Arguments of `paper`."
-    made.add_argument("--profile", help="do the missing runs first: quick (synthetic, minutes) or full (UCI-HAR and WISDM, an hour of a core)")
+    made.add_argument(
+        "--profile",
+        help="do the missing runs first: quick (synthetic, minutes) or full (UCI-HAR and WISDM, an hour of a core)",
+    )
     add_grid(made)
-    made.add_argument("--out", metavar="DIR", help="folder of runs with --profile (default: runs/paper), else folder of the page (default: paper)")
+    made.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder of runs with --profile (default: runs/paper), else folder of the page (default: paper)",
+    )
     made.add_argument("--no-page", action="store_true", help="only the runs")
-    made.add_argument("--runs", metavar="DIR", help="without --profile: the page from this folder of runs or tables (default: the published results)")
-    made.add_argument("--publish", metavar="DIR", help="write the tables of results into this folder, such as nbs/study/results/paper")
+    made.add_argument(
+        "--runs",
+        metavar="DIR",
+        help="without --profile: the page from this folder of runs or tables (default: the published results)",
+    )
+    made.add_argument(
+        "--publish", metavar="DIR", help="write the tables of results into this folder, such as nbs/study/results/paper"
+    )
 
 
 def add_to_advise(made):
     "Arguments of `advise`."
-    made.add_argument("path", help="own recordings (a table with the columns subject, activity and one per channel), or a dataset's name")
+    made.add_argument(
+        "path",
+        help="own recordings (a table with the columns subject, activity and one per channel), or a dataset's name",
+    )
     made.add_argument("--models", nargs="+", default=["resnet1d"], metavar="M")
     made.add_argument("--alphas", nargs="+", type=axis(float), metavar="A", help="strengths to try beside 0")
     made.add_argument("--seeds", type=axis(int), default=3, metavar="N")
-    made.add_argument("--folds", type=axis(int), default=5, metavar="N", help="into how many groups the subjects are divided")
+    made.add_argument(
+        "--folds", type=axis(int), default=5, metavar="N", help="into how many groups the subjects are divided"
+    )
     made.add_argument("--epochs", type=axis(int), metavar="E")
     made.add_argument("--max-windows", type=axis(int), metavar="N")
     made.add_argument("--workers", type=axis(int), metavar="N")
@@ -189,7 +247,7 @@ COMMANDS = {  # name -> what it does; `add_to_NAME` and `do_NAME` belong to it
     "publish": "Add the finished runs of a folder to the published tables.",
     "measure": "Compute the measures of finished runs anew where their code has changed, without training.",
     "report": "Write the report from a folder of runs, as a notebook and as one HTML file.",
-    "paper": "The experiments of Müller, Kornblith and Hinton (2019) on sensor data: the page from published results, or runs of your own.",
+    "paper": "The experiments of Müller, Kornblith and Hinton (2019) on sensor data: the page, or runs of your own.",
     "advise": "Does smoothing help on these recordings? A small paired study by subjects, and a one-page answer.",
     "bench": "Measure speed against the plain versions, into bench.json.",
 }
@@ -198,7 +256,9 @@ COMMANDS = {  # name -> what it does; `add_to_NAME` and `do_NAME` belong to it
 def parser() -> argparse.ArgumentParser:
     "The command line of `har-ls`."
     question = "When does label smoothing help in human activity recognition?"
-    top = argparse.ArgumentParser(prog=called(), description=question, epilog=f"{called()} COMMAND --help says more about a command.")
+    top = argparse.ArgumentParser(
+        prog=called(), description=question, epilog=f"{called()} COMMAND --help says more about a command."
+    )
     top.add_argument("--version", action="version", version=f"har-ls {har_ls.__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, does in COMMANDS.items():
@@ -212,7 +272,8 @@ def own_recordings(
     dataset: str,  # a name or a path
     data: str | None,  # the data folder that was given
 ) -> tuple:  # (name, data folder)
-    """Turn the path of own recordings into a name within a data folder: their folder becomes the data folder, and `./NAME` stands for them.
+    """Turn the path of own recordings into a name within a data folder: their folder becomes the data folder, and
+    `./NAME` stands for them.
 
     Raises `HarLsError` if there is nothing at the path."""
     from har_ls.data.catalog import DATASETS
@@ -229,7 +290,8 @@ def dataset_lines(
     entries: list,  # from `entries` of the catalogue
 ) -> str:
     "The datasets as paragraphs, which fit a terminal better than a row of ten columns."
-    line = "{name}: {subjects} subjects, {activities} activities, {channels} channels at {rate:g} Hz; usual split: {protocol}\n"
+    line = "{name}: {subjects} subjects, {activities} activities, {channels} channels at {rate:g} Hz; "
+    line += "usual split: {protocol}\n"
     more = (("archive", "found"), ("licence", "licence"), ("cite", "citation"))
     return "\n\n".join(
         line.format(**d) + "\n".join(f"  {word:9}{d[name]}" for word, name in more if d[name]) for d in entries
@@ -237,7 +299,8 @@ def dataset_lines(
 
 
 def show_table(table):
-    "Print a table. On a terminal that is too narrow for it, in blocks of columns that each repeat the names of the rows."
+    """Print a table. On a terminal that is too narrow for it, in blocks of columns that each repeat the names of the
+    rows."""
     text, width = table.to_string(index=False), shutil.get_terminal_size().columns
     if sys.stdout.isatty() and text.index("\n") > width:
         names = [name for name in ("dataset", "protocol", "model", "alpha") if name in table] or [table.columns[0]]
@@ -288,11 +351,22 @@ def do_run(args):
 
     dataset, data = own_recordings(args.dataset, args.data)
     spec = RunSpec(
-        dataset, args.model, args.alpha, args.protocol, args.fold, args.of_folds, args.seeds, args.epochs, args.max_windows,
-        dict(args.options), objective=args.objective, epoch_factor=args.epoch_factor,
+        dataset,
+        args.model,
+        args.alpha,
+        args.protocol,
+        args.fold,
+        args.of_folds,
+        args.seeds,
+        args.epochs,
+        args.max_windows,
+        dict(args.options),
+        objective=args.objective,
+        epoch_factor=args.epoch_factor,
     )
     say_understood(dataset, data, args.options)
     with tqdm(unit=" epochs", disable=not sys.stderr.isatty(), leave=False) as bar:
+
         def show(done, total):
             bar.total = total
             bar.update(done - bar.n)
@@ -311,7 +385,18 @@ def planned_study(args) -> tuple:  # (name, folder of runs, list of Grid, list o
 
     check_workers(args.workers, args.scheduler)
     folds = args.folds and ("all" if args.folds == ["all"] else [axis(int)(fold) for fold in args.folds])
-    axes = ("datasets", "models", "alphas", "objectives", "epoch_factors", "protocols", "of_folds", "seeds", "epochs", "max_windows")
+    axes = (
+        "datasets",
+        "models",
+        "alphas",
+        "objectives",
+        "epoch_factors",
+        "protocols",
+        "of_folds",
+        "seeds",
+        "epochs",
+        "max_windows",
+    )
     grids = make_grids(args.profile, args.grid, folds=folds, **{name: getattr(args, name) for name in axes})
     name = args.profile or (Path(args.grid).stem if args.grid else "quick")
     out = Path(args.out or f"runs/{name}")
@@ -322,7 +407,7 @@ def planned_study(args) -> tuple:  # (name, folder of runs, list of Grid, list o
         print(note)
     return name, out, grids, [item for item in planned if item.state == "failed" or not args.failed]
 
-
+# %% ../nbs/09_underneath/05_cli.ipynb #589665f2
 def say_missing(data):
     "Say which datasets were not found, and how to get them."
     from har_ls.data.catalog import DATASETS
@@ -330,9 +415,14 @@ def say_missing(data):
 
     missing = [name for name in DATASETS if name not in found(data)]
     if missing:
-        print(as_typed(f"Not found, so left out: {', '.join(missing)}. To get one: har-ls data fetch {missing[0]}; if you have the archives, set HAR_LS_DATA."))
+        print(
+            as_typed(
+                f"Not found, so left out: {', '.join(missing)}. To get one: har-ls data fetch {missing[0]}; "
+                "if you have the archives, set HAR_LS_DATA."
+            )
+        )
 
-
+# %% ../nbs/09_underneath/05_cli.ipynb #6d721774
 def dry_run(planned, workers):
     "Print what is left of the plan: its runs, then a line for each block, then the whole."
     from har_ls.runs.cluster import core_count
@@ -345,8 +435,14 @@ def dry_run(planned, workers):
     if planned:
         show_table(summary_of(planned))
     count = workers or core_count()
-    seconds = STARTING + max([sum(item.seconds for item in left) / count, *(item.seconds for item in left)]) if left else 0
-    doing = f"{len(left)} to do, about {clock(seconds)} on {count} worker{'s' * (count != 1)}" if left else "nothing is left to do"
+    seconds = (
+        STARTING + max([sum(item.seconds for item in left) / count, *(item.seconds for item in left)]) if left else 0
+    )
+    doing = (
+        f"{len(left)} to do, about {clock(seconds)} on {count} worker{'s' * (count != 1)}"
+        if left
+        else "nothing is left to do"
+    )
     print(f"{len(planned)} runs: {len(planned) - len(left)} done, {doing}")
     return 0
 
@@ -371,7 +467,9 @@ def do_study(args):
         outcome = execute(planned, out, args.data, args.workers, args.scheduler, Display())
     except KeyboardInterrupt:
         there = sum(item.state == "published" or is_finished(out / item.name) for item in planned)
-        print(f"\nstopped: {there} of {len(planned)} runs are done; the same command goes on from here", file=sys.stderr)
+        print(
+            f"\nstopped: {there} of {len(planned)} runs are done; the same command goes on from here", file=sys.stderr
+        )
         raise
     return after_study(outcome, planned, out, report=not args.no_report)
 
@@ -385,7 +483,11 @@ def after_study(outcome, planned, out, report):
     if here:
         table = load(out)
         show_table(summary(table[table["run"].isin(here)]))
-    published = f"; {len(outcome.done) - len(here)} of them stand in the published tables" if len(here) < len(outcome.done) else ""
+    published = (
+        f"; {len(outcome.done) - len(here)} of them stand in the published tables"
+        if len(here) < len(outcome.done)
+        else ""
+    )
     print(f"\n{len(outcome.done)} of {len(planned)} runs are done, in {out}{published}")
     if here and report:
         from har_ls.evidence.report import report as write_report
@@ -407,10 +509,19 @@ def do_publish(args):
 
     to = Path(args.to or ledger_folder())
     added = publish(args.runs, to, args.replace, say=lambda name: print(name, flush=True))
-    print(f"{len(added)} run{'s' * (len(added) != 1)} added to {to}" if added else f"nothing to add: every finished run stands in {to}")
+    print(
+        f"{len(added)} run{'s' * (len(added) != 1)} added to {to}"
+        if added
+        else f"nothing to add: every finished run stands in {to}"
+    )
     old = old_measures(to)
     if old:
-        print(as_typed(f"{len(old)} published runs have the measures of older code, {old[0]} among them; where their folders are: har-ls measure, then har-ls publish"))
+        print(
+            as_typed(
+                f"{len(old)} published runs have the measures of older code, {old[0]} among them; "
+                "where their folders are: har-ls measure, then har-ls publish"
+            )
+        )
     return 0
 
 
@@ -491,8 +602,18 @@ def do_advise(args):
     dataset, data = own_recordings(args.path, args.data)
     say_understood(dataset, data, args.options)
     answer, page = advise(
-        dataset, args.out, data, models=args.models, alphas=args.alphas and [alpha for alpha in args.alphas if alpha], seeds=args.seeds,
-        folds=args.folds, epochs=args.epochs, max_windows=args.max_windows, workers=args.workers, display=Display(), options=dict(args.options),
+        dataset,
+        args.out,
+        data,
+        models=args.models,
+        alphas=args.alphas and [alpha for alpha in args.alphas if alpha],
+        seeds=args.seeds,
+        folds=args.folds,
+        epochs=args.epochs,
+        max_windows=args.max_windows,
+        workers=args.workers,
+        display=Display(),
+        options=dict(args.options),
     )
     print(answer)
     print(f"\nThe page: {page} (and advise.ipynb beside it)")

@@ -34,14 +34,22 @@ class Predictions:
 
     def __post_init__(self):
         if self.logits.ndim != 3 or self.features.ndim != 3:
-            raise HarLsError(f"logits and features must be [R, N, K] and [R, N, D], got {self.logits.shape} and {self.features.shape}")
+            raise HarLsError(
+                "logits and features must be [R, N, K] and [R, N, D], "
+                f"got {self.logits.shape} and {self.features.shape}"
+            )
         (r, n, k), d = self.logits.shape, self.features.shape[-1]
-        expected = dict(features=(r, n, d), templates=(r, k, d), bias=(r, k), y=(n,), subject=(n,), alphas=(r,), seeds=(r,))
+        expected = dict(
+            features=(r, n, d), templates=(r, k, d), bias=(r, k), y=(n,), subject=(n,), alphas=(r,), seeds=(r,)
+        )
         if self.posterior is not None:
             expected["posterior"] = (n, k)
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
-                raise HarLsError(f"{name} has shape {getattr(self, name).shape}, expected {shape} to go with logits {self.logits.shape}")
+                raise HarLsError(
+                    f"{name} has shape {getattr(self, name).shape}, "
+                    f"expected {shape} to go with logits {self.logits.shape}"
+                )
 
 # %% ../nbs/04_training/00_predictions.ipynb #6ab9b75b
 def save_predictions(
@@ -67,11 +75,15 @@ def load_predictions(
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError) as error:
-        raise HarLsError(f"{path}: cannot be read as predictions ({error}); delete its folder and run it again") from error
+        raise HarLsError(
+            f"{path}: cannot be read as predictions ({error}); delete its folder and run it again"
+        ) from error
     except zipfile.BadZipFile as error:
         raise HarLsError(f"{path}: damaged archive ({error}); delete its folder and run it again") from error
     parts = dict.fromkeys(key.split("/")[0] for key in arrays)
     return {
-        part: Predictions(part, **{key.split("/")[1]: value for key, value in arrays.items() if key.startswith(part + "/")})
+        part: Predictions(
+            part, **{key.split("/")[1]: value for key, value in arrays.items() if key.startswith(part + "/")}
+        )
         for part in parts
     }

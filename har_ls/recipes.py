@@ -14,7 +14,8 @@ from .core import HarLsError
 # %% ../nbs/04_training/01_recipes.ipynb #7a816d02
 @dataclass(frozen=True)
 class Recipe:
-    "How a model is trained, the same for every smoothing strength and seed. Raises `HarLsError` for impossible values, naming the field."
+    """How a model is trained, the same for every smoothing strength and seed. Raises `HarLsError` for impossible
+    values, naming the field."""
 
     epochs: int = 15  # passes over the training part
     batch_size: int = 64  # windows per step and replica
@@ -26,7 +27,9 @@ class Recipe:
     options: dict = field(default_factory=dict)  # handed to the model's builder, such as dropout=0.3
 
     def __post_init__(self):
-        require(self, "epochs", 1 <= self.epochs < math.inf and self.epochs == int(self.epochs), "a whole number from 1")
+        require(
+            self, "epochs", 1 <= self.epochs < math.inf and self.epochs == int(self.epochs), "a whole number from 1"
+        )
         require(self, "batch_size", 2 <= self.batch_size < math.inf, "a whole number from 2")
         require(self, "lr", 0 < self.lr < math.inf, "a number above 0")
         require(self, "weight_decay", 0 <= self.weight_decay < math.inf, "a number from 0")
@@ -44,6 +47,7 @@ def require(recipe, name, allowed, expected):
 RECIPES = {
     ("resnet1d", None): Recipe(epochs=20),
     ("moderntcn", None): Recipe(epochs=20, options=dict(patch=16, stride=8)),
+    ("moderntcn", "wisdm"): Recipe(epochs=20, options=dict(patch=8, stride=4)),
 }
 
 
@@ -59,7 +63,8 @@ def lengthened(
     recipe: Recipe,
     factor: float,  # of the number of epochs, such as 1/4 or 3
 ) -> Recipe:
-    "The same recipe with `factor` times as many epochs, rounded, at least one. Raises `HarLsError` unless the factor is a number above 0."
+    """The same recipe with `factor` times as many epochs, rounded, at least one. Raises `HarLsError` unless the
+    factor is a number above 0."""
     if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < math.inf:
         raise HarLsError(f"epoch_factor = {factor!r}: expected a number above 0, such as 0.25, 1 or 3")
     return replace(recipe, epochs=max(1, round(recipe.epochs * factor)))

@@ -49,7 +49,9 @@ def trial(
     protocol: str = "subject",  # how validation people are chosen
     fold: int = 0,  # whose test part is left alone
     max_windows: int | None = None,  # at most so many windows in each part; None: all
-) -> pd.DataFrame:  # a row per epoch: epoch, loss, accuracy and NLL in validation and training; seconds of the processor for the whole trial
+# a row per epoch: epoch, loss, accuracy and NLL in validation and training; seconds of the processor for the whole
+# trial
+) -> pd.DataFrame:
     "Train once and look at validation people and training windows after every epoch. The test part is not read."
     parts = split(windows, protocol, fold=fold, max_windows=max_windows)
     x, y, *_ = parts.part("train")

@@ -35,7 +35,8 @@ def stream(
     seed: int,  # of the replica
     purpose: str,  # what is drawn, such as "order"
 ) -> torch.Generator:
-    "A random generator on the CPU for one purpose of one replica. Generators of different seeds or purposes are unrelated."
+    """A random generator on the CPU for one purpose of one replica. Generators of different seeds or purposes are
+    unrelated."""
     digest = hashlib.sha256(f"{int(seed)}/{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
@@ -65,7 +66,8 @@ def augment(
 # %% ../nbs/04_training/02_training.ipynb #67256403
 def flatten_parameters(
     model: nn.Module,  # parameters with the replica axis first
-) -> tuple:  # the vector as a parameter with `.grad`, and the gradients as a list of matrices with R rows, views of `.grad`
+# the vector as a parameter with `.grad`, and the gradients as a list of matrices with R rows, views of `.grad`
+) -> tuple:
     "Move all weights into one vector and make the model's parameters, and their gradients, views of it."
     parameters = list(model.parameters())
     flat = nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))
@@ -82,7 +84,8 @@ def clip_gradients(
     gradients: list,  # matrices with R rows, changed in place
     largest: float,  # c, largest norm
 ) -> torch.Tensor:  # [R] norms before clipping
-    "Scale each replica's gradients to a norm of at most `largest`, as `torch.nn.utils.clip_grad_norm_` does for one model."
+    """Scale each replica's gradients to a norm of at most `largest`, as `torch.nn.utils.clip_grad_norm_` does for
+    one model."""
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g, dim=1) for g in gradients]), dim=0)
     factor = (largest / (norm + 1e-6)).clamp(max=1.0)[:, None]
     for gradient in gradients:
@@ -97,7 +100,8 @@ def _smoothing(logits, y, strengths):
 def named_objective(
     name: str,  # "smoothing", or another objective of `har_ls.loss`
 ) -> Callable:  # (logits [R, B, K], y [R, B], strengths [R]) -> loss per replica [R]
-    "The objective behind a name: of the table `OBJECTIVES` in `har_ls.loss.objectives`, where there is one. Raises `HarLsError` for an unknown name."
+    """The objective behind a name: of the table `OBJECTIVES` in `har_ls.loss.objectives`, where there is one. Raises
+    `HarLsError` for an unknown name."""
     try:
         others = importlib.import_module("har_ls.loss.objectives").OBJECTIVES
     except ModuleNotFoundError:
@@ -107,7 +111,8 @@ def named_objective(
 
 # %% ../nbs/04_training/02_training.ipynb #9396b0f0
 def _loss(objective, alphas):
-    "What the loop calls, (replicas, logits, y, index, strengths) -> [r], from a name or a function; strengths are checked."
+    """What the loop calls, (replicas, logits, y, index, strengths) -> [r], from a name or a function; strengths are
+    checked."""
     if callable(objective) or objective == "smoothing":
         check_alpha(alphas)
     elif not (np.isfinite(alphas) & (alphas >= 0)).all():
@@ -119,7 +124,8 @@ def _loss(objective, alphas):
 
 # %% ../nbs/04_training/02_training.ipynb #d1cbe7db
 def keep_freed_memory():
-    "Ask glibc's allocator to reuse freed memory instead of returning it. For the whole process; does nothing with another C library."
+    """Ask glibc's allocator to reuse freed memory instead of returning it. For the whole process; does nothing with
+    another C library."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: blocks below 32 MiB, the largest value allowed, come from the heap
@@ -127,7 +133,8 @@ def keep_freed_memory():
 
 # %% ../nbs/04_training/02_training.ipynb #69aabbca
 class Stack:
-    "Replicas in training: their weights in one vector, with optimiser, schedule and generators. `epoch` trains them for one pass over the data."
+    """Replicas in training: their weights in one vector, with optimiser, schedule and generators. `epoch` trains
+    them for one pass over the data."""
 
     def __init__(self, model, x, y, alphas, seeds, recipe, objective):
         self.model, self.x, self.y, self.recipe, self.objective = model, x, y, recipe, objective
@@ -138,7 +145,9 @@ class Stack:
         self.flat, self.gradients = flatten_parameters(model)
         self.strengths = torch.as_tensor(alphas, dtype=x.dtype, device=x.device)
         self.optimiser = torch.optim.AdamW([self.flat], recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, recipe.lr, total_steps=recipe.epochs * self.steps)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, recipe.lr, total_steps=recipe.epochs * self.steps
+        )
 
     def epoch(self) -> torch.Tensor:  # [R], mean loss of its steps
         "One pass over the training part, each replica in its own order."
@@ -192,7 +201,8 @@ def _objective(logits, y, index, strengths):
 def _fit(model, x, y, alphas, seeds, recipe, after_epoch, objective=_objective, at_chance=None):
     """Train the replicas of `model` in place. Give the history and, for each that failed, replica -> (epoch, reason).
 
-    `after_epoch(model, losses)` gives what else enters the history; `at_chance(model)` says of each replica whether it is."""
+    `after_epoch(model, losses)` gives what else enters the history; `at_chance(model)` says of each replica whether it
+    is."""
     stack = Stack(model, x, y, alphas, seeds, recipe, objective)
     history, failed = [], {}
     for epoch in range(1, recipe.epochs + 1):
@@ -235,7 +245,9 @@ def predict(
     "Outputs of every replica on every window of a part, in evaluation mode."
     x, y, subject, posterior = split.part(part)
     arrays = outputs(model, x, batch_size)
-    return Predictions(part, *arrays, np.asarray(y), np.asarray(subject), np.asarray(alphas, float), np.asarray(seeds), posterior)
+    return Predictions(
+        part, *arrays, np.asarray(y), np.asarray(subject), np.asarray(alphas, float), np.asarray(seeds), posterior
+    )
 
 # %% ../nbs/04_training/02_training.ipynb #46858f8a
 SHOWN = 2000  # training windows on which a trained replica is looked at
@@ -247,7 +259,9 @@ def accuracy_and_nll(
 ) -> tuple:  # [R] and [R]
     "Share of right windows, and mean cross-entropy without smoothing in nats."
     log_p = torch.from_numpy(logits).double().log_softmax(-1).numpy()
-    return (logits.argmax(-1) == y).mean(1), -np.take_along_axis(log_p, np.asarray(y)[None, :, None], -1)[..., 0].mean(1)
+    return (logits.argmax(-1) == y).mean(1), -np.take_along_axis(log_p, np.asarray(y)[None, :, None], -1)[..., 0].mean(
+        1
+    )
 
 
 def _some(split, part):
@@ -285,7 +299,9 @@ def _replicas(alphas, seeds):
     "One strength and one seed per replica, from lists of the same length or single numbers."
     alphas, seeds = np.atleast_1d(np.asarray(alphas, float)), np.atleast_1d(np.asarray(seeds, np.int64))
     if 1 not in (len(alphas), len(seeds)) and len(alphas) != len(seeds) or not len(alphas) * len(seeds):
-        raise HarLsError(f"{len(alphas)} alphas and {len(seeds)} seeds: give one of each per replica, or a single one for all")
+        raise HarLsError(
+            f"{len(alphas)} alphas and {len(seeds)} seeds: give one of each per replica, or a single one for all"
+        )
     return (array.copy() for array in np.broadcast_arrays(alphas, seeds))
 
 
@@ -313,7 +329,8 @@ def _watched(model, split, part, alphas, seeds):
 
 
 def _at_chance(model, split):
-    "Of each replica, whether it names no more windows rightly than the commonest activity has, in training and in validation."
+    """Of each replica, whether it names no more windows rightly than the commonest activity has, in training and in
+    validation."""
     chance = True
     for part in ("validation", "train"):
         x, y = _some(split, part)
@@ -341,7 +358,8 @@ class _Progress:
 
 # %% ../nbs/04_training/02_training.ipynb #4a1839a8
 def _in_groups(fit, replicas, at_once):
-    "Call `fit` with slices of the replicas, `at_once` at a time, half as many whenever memory runs out. Give the list of results, and how many at last."
+    """Call `fit` with slices of the replicas, `at_once` at a time, half as many whenever memory runs out. Give the
+    list of results, and how many at last."""
     done, results = 0, []
     while done < replicas:
         size = min(at_once, replicas - done)
@@ -359,17 +377,24 @@ def _joined(new, models, seeds, kept):
     "One model over the replicas that are kept, with the weights that they have in the models of their groups."
     states = [model.state_dict() for model in models]
     joined = new(seeds[kept])
-    joined.load_state_dict({key: torch.cat([state[key] for state in states])[torch.as_tensor(kept)] for key in states[0]})
+    joined.load_state_dict(
+        {key: torch.cat([state[key] for state in states])[torch.as_tensor(kept)] for key in states[0]}
+    )
     return joined.eval()
 
 
 def _report(failed, alphas, seeds, what):
     "What failed, as a list of dicts. Raises `HarLsError` if nothing is left."
-    report = [dict(alpha=float(alphas[r]), seed=int(seeds[r]), epoch=epoch, reason=reason) for r, (epoch, reason) in sorted(failed.items())]
+    report = [
+        dict(alpha=float(alphas[r]), seed=int(seeds[r]), epoch=epoch, reason=reason)
+        for r, (epoch, reason) in sorted(failed.items())
+    ]
     if len(report) == len(seeds):
         names = ", ".join(f"seed {f['seed']} with alpha {f['alpha']:g} in epoch {f['epoch']}" for f in report)
         reasons = "; ".join(dict.fromkeys(f["reason"] for f in report))
-        raise HarLsError(f"every training of {what} failed ({names}: {reasons}): lower the learning rate or look at the data")
+        raise HarLsError(
+            f"every training of {what} failed ({names}: {reasons}): lower the learning rate or look at the data"
+        )
     return report
 
 # %% ../nbs/04_training/02_training.ipynb #b6e6a964
@@ -383,15 +408,15 @@ def train(
     progress=True,  # show a bar; or a function, called with (done, all) epochs of all replicas
     parts: tuple = ("validation", "test"),  # what to predict at the end
     at_once: int | None = None,  # replicas trained together; None: 1 on a CPU, up to 16 on a GPU
-    watch=None,  # what enters the history after each epoch: a part (its loss without smoothing, and accuracy), or a function
-    # (model, replicas) -> dict of values per replica; `replicas` is the slice of those now in training
-    objective="smoothing",  # its name, or a function (logits [r, B, K], y [r, B], index [r, B] of windows, replicas) -> [r]
+    watch=None,  # told after each epoch: a part (loss without smoothing, accuracy) or (model, replicas) -> dict
+    objective="smoothing",  # its name, or (logits [r, B, K], y [r, B], index [r, B] of windows, replicas) -> [r]
     dtype: torch.dtype = torch.float32,  # of weights and arithmetic
 ) -> Training:
     """Train one replica per (alpha, seed) on the training part of a split.
 
-    The same seed gives the same first weights, order of windows, noise and dropout masks for every alpha. Raises `HarLsError` for an alpha outside
-    [0, 1), lists of different lengths, an unknown model, objective or device, a training part that is too small, or when every replica fails."""
+    The same seed gives the same first weights, order of windows, noise and dropout masks for every alpha. Raises
+    `HarLsError` for an alpha outside [0, 1), lists of different lengths, an unknown model, objective or device, a
+    training part that is too small, or when every replica fails."""
     alphas, seeds = _replicas(alphas, seeds)
     device, what = _device(device), f"{model} on {split.windows.name}"
     recipe = recipe or _recipe_of(split.windows.name, model)
@@ -408,10 +433,10 @@ def train(
             if watch is None or callable(watch):
                 return watch(trained, group) if watch else {}
             return _watched(trained, split, watch, alphas[group], seeds[group])
-
         bar.set(group.start * recipe.epochs)
         trained, chance = new(seeds[group]), partial(_at_chance, split=split)
-        history, failed = _fit(trained, x, y, alphas[group], seeds[group], recipe, after_epoch, partial(loss_of, group), chance)
+        history, failed = _fit(trained, x, y, alphas[group], seeds[group], recipe, after_epoch,
+                               partial(loss_of, group), chance)
         return trained, history, {group.start + r: why for r, why in failed.items()}
 
     keep_freed_memory()
@@ -419,7 +444,8 @@ def train(
     try:
         results, at_once = _in_groups(fit, len(seeds), at_once or (1 if device == "cpu" else min(16, len(seeds))))
     except torch.cuda.OutOfMemoryError as error:
-        raise HarLsError(f"one replica of {model} does not fit into the memory of {device}: lower batch_size") from error
+        raise HarLsError(f"one replica of {model} does not fit into the memory of {device}: "
+                         "lower batch_size") from error
     seconds = time.perf_counter() - start
     bar.set(bar.total)
     bar.bar.close()

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from har_ls.metrics.table import measure
 from har_ls.predictions import Predictions, save_predictions
+from har_ls.runs.folder import measured
 
 
 def predictions(rng, part, alpha, seeds, subjects, windows=40, classes=4, features=5, gain=3.0):
@@ -26,7 +26,7 @@ def predictions(rng, part, alpha, seeds, subjects, windows=40, classes=4, featur
 
 
 def write_run(out, dataset="synthetic", model="resnet1d", alpha=0.0, protocol="subject", fold=0, folds=5, seeds=(0, 1, 2), people=6, options=None,
-              epochs=None, max_windows=None, code="c0de", finished="2026-01-01T00:00:00+00:00", gain=3.0):
+              epochs=None, max_windows=None, code="c0de", finished="2026-01-01T00:00:00+00:00", gain=3.0, learnt=0.99):
     "Write one run's folder; return its path."
     options = options or {}
     label = "".join(f"{key}{value}" for key, value in options.items())
@@ -40,8 +40,7 @@ def write_run(out, dataset="synthetic", model="resnet1d", alpha=0.0, protocol="s
         "test": predictions(rng, "test", alpha, seeds, test_people, gain=gain),
     }
     save_predictions(folder / "predictions.npz", parts)
-    table = pd.concat([measure(part) for part in parts.values()], ignore_index=True)
-    table = table.assign(run=name, dataset=dataset, model=model, protocol=protocol, fold=fold)
+    table = measured(parts).assign(run=name, dataset=dataset, model=model, protocol=protocol, fold=fold, train_accuracy=learnt)
     first = ["run", "dataset", "model", "protocol", "fold", "alpha", "seed", "part"]
     table[first + [column for column in table if column not in first]].to_parquet(folder / "metrics.parquet", index=False)
     spec = dict(dataset=dataset, model=model, alpha=alpha, protocol=protocol, fold=fold, folds=folds, seeds=list(seeds), epochs=epochs,

@@ -110,7 +110,7 @@ def test_study_says_what_it_did_not_find(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Not found, so left out: uci_har" in done.stdout and "har-ls data fetch uci_har" in done.stdout
     [grid] = (tmp_path / "runs" / "quick" / "grids").iterdir()
-    assert tomllib.loads(grid.read_text())["max_windows"] == 60
+    assert tomllib.loads(grid.read_text())["block"][0]["max_windows"] == 60
 
 
 def own_recordings(folder, people=4, seconds=40, rate=20):
@@ -138,6 +138,11 @@ def test_advise_on_own_recordings(tmp_path):
     assert str(tmp_path) not in (tmp_path / "advice" / "advise.ipynb").read_text()
     spec = json.loads((runs.run_folders(tmp_path / "advice" / "runs")[0] / "spec.json").read_text())["spec"]
     assert spec["dataset"] == "./mine.csv" and spec["protocol"] == "subject"
+
+
+def test_run_needs_a_person_for_each_fold(capsys, tmp_path):
+    told = refused(capsys, "run", own_recordings(tmp_path), "resnet1d", "--protocol", "subject", "--set", "time=time", "--out", tmp_path / "runs")
+    assert "at least 5 people, found 4" in told and not (tmp_path / "runs").exists()
 
 
 def test_advise_needs_people(capsys, tmp_path):

@@ -1,5 +1,7 @@
-"""The write-up: from runs or from published tables, the same; computed, not written; readable without a network."""
+"""The pages of the study: the same from runs and from published tables, computed and not typed, readable without a network, silent about what is missing."""
+import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,14 +15,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from literals import assert_no_literal_results
 from made_up import write_run, write_study
 
-from har_ls.evidence import pages
-from har_ls.evidence import figures as plots
-from har_ls.evidence import results as report
-from har_ls.runs import folder as runs
 from har_ls.core import HarLsError
+from har_ls.evidence import claims, figures, judging, pages, report, results, words
+from har_ls.evidence.render import render
+from har_ls.runs import folder as runs
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOK = ROOT / "nbs" / "study" / "report.ipynb"
+STUDY = ROOT / "nbs" / "study"
+PAGES = ("answer", "dataset", "models", "gallery")
 
 
 @pytest.fixture(scope="module")
@@ -31,65 +33,88 @@ def small(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    "Two datasets, two models, two protocols, three strengths, two folds, and synthetic variants."
-    more = dict(models=("resnet1d", "moderntcn"), folds=2, seeds=(0, 1), people=3)
-    out = write_study(tmp_path_factory.mktemp("wide"), datasets=("uci_har",), alphas=(0.0, 0.01, 0.1), **more)
-    write_study(out, datasets=("wisdm",), protocols=("random", "subject"), **more)
-    for options in ({}, dict(label_noise=0.1), dict(label_noise=0.2)):
-        write_study(out, options=options, people=3, seeds=(0, 1))
-    return out
+    "Three datasets, two models, two protocols, three strengths, and synthetic variants, as published tables."
+    out, tables = tmp_path_factory.mktemp("wide"), tmp_path_factory.mktemp("tables")
+    more = dict(models=("resnet1d", "moderntcn"), seeds=(0, 1, 2), people=5, alphas=(0.0, 0.01, 0.1))
+    write_study(out, datasets=("uci_har",), **more)
+    write_study(out, datasets=("wisdm", "dsads"), protocols=("random", "subject"), **more)
+    write_study(out, options=dict(label_noise=0.1), people=4, seeds=(0, 1, 2))
+    everything = results.collect(out, pictured=(0.0, 0.1))
+    for name in results.TABLES:
+        getattr(everything, name).to_parquet(tables / f"{name}.parquet")
+    return tables
 
 
-def words_of(folder, monkeypatch, **parameters):
-    "Execute the notebook's code in this process: everything it displays, as one text."
-    shown = []
+@pytest.fixture(scope="module")
+def shown_by(tmp_path_factory):
+    "A page, executed: everything it displays as one text, without the pictures' bytes."
+    made = {}
 
-    def display(thing):
-        shown.append(thing.data)
+    def show(page, runs, **parameters):
+        if (page, runs) not in made:
+            out = tmp_path_factory.mktemp(page)
+            render(page, out, dict(runs=str(runs), **parameters))
+            outputs = [output for cell in nbformat.read(out / f"{page}.ipynb", 4).cells for output in cell.get("outputs", [])]
+            assert not [output for output in outputs if output.output_type == "stream"]  # no warnings, no stray prints
+            data = [output.data for output in outputs if "data" in output]
+            made[page, runs] = "\n".join(each.get("text/html") or each.get("text/markdown") or "" for each in data)
+        return re.sub(r"data:image[^\"]+", "", made[page, runs])
 
-    monkeypatch.setattr(pages, "display", display)
-    monkeypatch.setattr(matplotlib.pyplot, "show", lambda *a, **k: None)
-    space = {}
-    for cell in nbformat.read(NOTEBOOK, 4).cells:
-        if cell.cell_type == "code":
-            exec(cell.source, space)
-            if "parameters" in cell.metadata.get("tags", []):
-                space.update(runs=str(folder), **parameters)
-    return "\n".join(shown)
-
-
-def without_images(text):
-    return re.sub(r"data:image[^\"]+", "", text)
+    return show
 
 
-def test_published_tables_give_the_same_write_up(small, tmp_path, monkeypatch):
-    from_runs = words_of(small, monkeypatch)
-    report.publish(report.collect(small), tmp_path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([report.COPIES, *(f"{name}.parquet" for name in report.TABLES)])
-    assert words_of(tmp_path, monkeypatch) == from_runs
-    changed = report.collect(tmp_path)
-    metrics = changed.metrics
-    smoothed = metrics.alpha > 0
-    metrics.loc[smoothed, "accuracy"] = metrics.loc[smoothed, "accuracy"] - 0.2
-    report.publish(changed, tmp_path)
-    other = words_of(tmp_path, monkeypatch)
-    assert "lowered test accuracy in the only cell" in other and "lowered test accuracy" not in from_runs
-
-
-def test_many_cells(wide, monkeypatch):
-    text = words_of(wide, monkeypatch)
-    assert "Traceback" not in text and "nan" not in re.sub(r"<[^>]+>", "", without_images(text)).lower().replace("resonan", "").split()
-    for expected in ("UCI-HAR, official split, ModernTCN", "WISDM v1.1, random split, ResNet", "original study", "not measured here", "Few people", "label_noise=0.1"):
-        assert expected in text
+@pytest.mark.parametrize("page, parameters", [(page, dict(dataset="wisdm") if page == "dataset" else {}) for page in PAGES])
+def test_a_page_of_many_cells(wide, shown_by, page, parameters):
+    text = shown_by(page, wide, **parameters)
+    plain = re.sub(r"<[^>]+>", " ", text)
+    assert "nan" not in plain.lower().replace("resonan", "").split() and "Traceback" not in text
     images = re.findall(r"<img [^>]+>", text)
-    assert len(images) > 15 and all(re.search(r'alt="[^"]{20,}"', image) for image in images)
+    assert images and all(re.search(r'alt="[^"]{40,}"', image) for image in images)
+    expected = dict(
+        answer=("Figure 1", "Figure 3", "Figure 4", "Figure 5", "Figure 6", "ECE gets worse, except for ModernTCN"),
+        dataset=("original, none", "0.961", "the front trouser pocket", "jogging", "ModernTCN, subject split."),
+        models=("ModernTCN profits more in accuracy.", "official"), gallery=("Change in accuracy, cell by cell", "WISDM v1.1"),
+    )[page]
+    assert [each for each in expected if each not in text] == []
 
 
-@pytest.mark.parametrize("seeds, people", [((0,), 4), ((0, 1), 1), ((3,), 1)])
-def test_too_little_for_an_interval(tmp_path, monkeypatch, seeds, people):
-    write_study(tmp_path, seeds=seeds, people=people)
-    text = words_of(tmp_path, monkeypatch)
-    assert "Few seeds" in text and ("no interval" in text) == (seeds == (3,))
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_of_synthetic_data_says_what_is_missing(small, shown_by, page):
+    text = shown_by(page, small)
+    if page == "answer":
+        assert text.count("Not measured yet") >= 8 and "none of this is evidence about people" in text and "Figure 4.</b>" not in text
+    assert page != "models" or "Not measured yet" in text
+
+
+def test_the_answer_is_one_page_of_words(wide, shown_by):
+    cells = nbformat.read(STUDY / "answer.ipynb", 4).cells
+    paragraphs = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    paragraphs += [text for cell in cells if cell.source.startswith(("finding(", "reading(")) for text in re.findall(r'"([^"]+)"', cell.source)]
+    by_hand = " ".join(paragraphs)
+    assert 1000 <= len(by_hand.split()) <= 1800
+    text = shown_by("answer", wide)
+    assert 3 <= text.count("<img") <= 8
+    assert set(re.findall(r"<b>Figure (\d)\.</b>", text)) <= set(re.findall(r"Figure (\d)", by_hand))  # every figure is referred to
+
+
+@pytest.mark.parametrize("page", [*PAGES, "advise"])
+def test_study_notebooks_hold_words_and_calls(page):
+    for cell in nbformat.read(STUDY / f"{page}.ipynb", 4).cells:
+        if cell.cell_type == "code":
+            assert not re.search(r"^\s*(def|class|lambda)\b", cell.source, re.M), cell.source
+            assert page == "advise" or len(cell.source.splitlines()) <= 10, cell.source
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_literal_result_in_a_page(page):
+    assert_no_literal_results(STUDY / f"{page}.ipynb", floats={0.0, 0.01, 0.1}, percentages={"95 %"})  # no smoothing, the two strengths
+
+
+def test_pages_stay_small():
+    for path in STUDY.rglob("*.ipynb"):
+        assert path.stat().st_size < 2e6, path
+        if path.stem in PAGES or path.parent.name == "datasets":
+            assert len(pages.page(path)) < 1.5e6, path
 
 
 def test_rendered_page_needs_no_network(small, tmp_path):
@@ -98,57 +123,169 @@ def test_rendered_page_needs_no_network(small, tmp_path):
     text = page.read_text(encoding="utf-8")
     assert "<script" not in text and not re.findall(r'(?:src|href)="(?!data:|#)', text) and "@import" not in text
     assert str(tmp_path) not in text and str(small) not in text and str(ROOT) not in text
-    assert "<math" in text and "The answer in five sentences" in text and "import numpy" not in text
-    assert text.count("<h1") == 1 and 'lang="en"' in text
+    assert "import report" not in text and text.count("<h1") == 1 and 'lang="en"' in text
     left = [cell for cell in nbformat.read(notebook, 4).cells if any(output.output_type == "stream" for output in cell.get("outputs", []))]
     assert not left  # no warnings, no stray prints
 
 
-def test_no_literal_result_in_the_notebook():
-    assert_no_literal_results(NOTEBOOK, floats={0.0, 0.01, 2.0}, percentages={"95 %"})  # no smoothing, the strength in question, a base of powers; intervals
+def test_a_dataset_has_a_page_of_its_own(wide, tmp_path):
+    path = report.dataset_page("wisdm", wide, tmp_path)
+    text = path.read_text(encoding="utf-8")
+    assert path.name == "wisdm.ipynb" and "# WISDM v1.1" in text and str(wide) not in text and str(tmp_path) not in text
+
+
+# --- paragraphs and their evidence ---------------------------------------------------------------------------------------------
+
+def test_other_results_are_told_apart_from_the_published_ones(wide, tmp_path, shown_by):
+    changed = results.collect(wide)
+    people = changed.people
+    for column in ("ece", "nll"):
+        people[column] = people[column].astype(float) + 0.2 * people.n * (people.alpha > 0)
+    for name in results.TABLES:
+        getattr(changed, name).to_parquet(tmp_path / f"{name}.parquet")
+    text = shown_by("answer", tmp_path)
+    assert "promises less and keeps more" not in text and "says less truly how sure it may be" in text
+
+
+def test_four_answers_to_a_question(monkeypatch):
+    shown = []
+    monkeypatch.setattr(words, "display", lambda thing: shown.append(thing.data))
+    for holds in (True, "undecided", None):
+        words.finding("Does it?", "It does.", holds)
+    words.finding("Does it?", "It does.", False, published=False)
+    assert [text.split(".")[0] for text in shown] == ["It does", "**Not decided yet", "**Not measured yet", "**These results say otherwise** than the published ones"]
+    with pytest.raises(HarLsError, match="refute"):
+        words.finding("Does it?", "It does.", False)
+    with pytest.raises(HarLsError, match="refute"):
+        words.reading("Does it?", "hurts", helps="Yes.")
+
+
+# --- tables --------------------------------------------------------------------------------------------------------------------
+
+def test_published_tables_give_the_same_evidence(small, tmp_path):
+    one = results.collect(small)
+    for name in results.TABLES:
+        getattr(one, name).to_parquet(tmp_path / f"{name}.parquet")
+    again = results.collect(tmp_path)
+    pd.testing.assert_frame_equal(judging.weigh(one).effects, judging.weigh(again).effects, check_dtype=False)
+    (tmp_path / "ledger").mkdir()
+    for name in results.TABLES:  # a ledger within the folder counts more, and only its usual trainings
+        table = getattr(one, name).assign(objective="smoothing", epoch_factor=1.0)
+        pd.concat([table, table.assign(epoch_factor=3.0)]).to_parquet(tmp_path / "ledger" / f"{name}.parquet")
+    pd.testing.assert_frame_equal(judging.weigh(one).effects, judging.weigh(results.collect(tmp_path)).effects, check_dtype=False)
+    assert set(results.of_every_length(tmp_path).epoch_factor) == {1.0, 3.0}
+
+
+def test_windows_that_were_cut_otherwise_are_no_further_dataset(tmp_path):
+    for alpha in (0.0, 0.1):
+        write_run(tmp_path, dataset="usc_had", alpha=alpha, people=4)
+        write_run(tmp_path, dataset="usc_had", alpha=alpha, people=4, options=dict(stride=128))
+    evidence = judging.weigh(results.collect(tmp_path), 0.1)
+    assert set(evidence.effects.dataset) == {"usc_had", "usc_had (stride=128)"} and set(evidence.found.dataset) == {"usc_had"}
+    assert set(report.dataset_dots(evidence).dataset) == set(report.real(evidence.pieces).dataset) == {"usc_had"}
+    assert results.strengths(tmp_path) == dict(alpha=0.1, strong=0.1)
+
+
+def test_runs_with_other_people_are_not_paired(tmp_path):
+    for alpha, people in ((0.0, ["1", "2"]), (0.01, ["1", "3"])):
+        place = write_run(tmp_path, alpha=alpha, people=4)
+        about = json.loads((place / "spec.json").read_text()) | dict(people=dict(test=people))
+        (place / "spec.json").write_text(json.dumps(about))
+    with pytest.raises(HarLsError, match="-a0-.* and .*-a0.01-.* cannot be compared: their people differs"):
+        results.collect(tmp_path)
+
+
+def test_lengths_are_compared_on_the_same_people():
+    rows = [dict(dataset="wisdm", model="resnet1d", protocol="subject", fold=fold, alpha=alpha, seed=0, epoch_factor=factor, part="test", train_accuracy=0.9,
+                 accuracy=0.9, nll=0.3, overconfidence=0.0, ece=0.1 + fold - alpha * factor)
+            for factor, folds in ((0.25, 2), (1.0, 5)) for fold in range(folds) for alpha in (0.0, 0.1)]
+    rows.append(rows[-1] | dict(dataset="dsads"))  # a cell of one length
+    found = report.by_length(pd.DataFrame(rows), 0.1)
+    assert list(found.dataset) == ["wisdm", "wisdm"] and np.allclose(found.ece, [-0.025, -0.1])
+    assert set(report.in_every_length(pd.DataFrame(rows)).fold) == {0, 1}
+
+
+def test_collecting_draws_nothing():
+    code = "import sys, har_ls.evidence.results, har_ls.evidence.judging, har_ls.evidence.words; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_older_versions_and_other_data_are_kept_apart(tmp_path):
     for alpha in (0.0, 0.01):
-        write_run(tmp_path, alpha=alpha, people=3, code="old", gain=1.0)
-        write_run(tmp_path, alpha=alpha, people=3, code="new", finished="2027-01-01T00:00:00+00:00")
-        write_run(tmp_path, alpha=alpha, people=3, options=dict(label_noise=0.2))
-    write_run(tmp_path, alpha=0.1, people=3, code="old")
-    results = report.collect(tmp_path)
-    assert set(results.metrics.dataset) == {"synthetic", "synthetic (label_noise=0.2)"}
-    plain = results.runs[results.runs.label == "synthetic"]
+        write_run(tmp_path, alpha=alpha, people=4, code="old", gain=1.0)
+        write_run(tmp_path, alpha=alpha, people=4, code="new", finished="2027-01-01T00:00:00+00:00")
+        write_run(tmp_path, alpha=alpha, people=4, options=dict(label_noise=0.2))
+    write_run(tmp_path, alpha=0.1, people=4, code="old")
+    found = results.collect(tmp_path)
+    assert set(found.metrics.dataset) == {"synthetic", "synthetic (label_noise=0.2)"}
+    plain = found.runs[found.runs.label == "synthetic"]
     assert set(plain.code) == {"new"} and len(plain) == 2 and plain.superseded.iloc[0] == 3
-    assert 0.1 not in set(results.metrics.alpha) and not results.metrics.duplicated(["dataset", "alpha", "seed", "part"]).any()
-    evidence = report.weigh(results)
-    assert set(evidence.found.dataset) == {"synthetic"} and set(evidence.effects.dataset) == set(results.metrics.dataset)
-    assert report.doses(results, "label_noise") == {"synthetic": 0.0, "synthetic (label_noise=0.2)": 0.2}
-    assert report.doses(results, "overlap") == {"synthetic": 0.6}
+    assert 0.1 not in set(found.metrics.alpha) and not found.metrics.duplicated(["dataset", "alpha", "seed", "part"]).any()
+    evidence = judging.weigh(found)
+    assert set(evidence.found.dataset) == {"synthetic"} and set(evidence.effects.dataset) == set(found.metrics.dataset)
+    assert judging.doses(found, "label_noise") == {"synthetic": 0.0, "synthetic (label_noise=0.2)": 0.2}
+    assert judging.doses(found, "overlap") == {"synthetic": 0.6}
 
 
 def test_what_is_missing_is_said(tmp_path):
     with pytest.raises(HarLsError, match="no finished runs there"):
-        report.collect(tmp_path)
+        results.collect(tmp_path)
     with pytest.raises(HarLsError, match="no such folder"):
-        report.collect(tmp_path / "nowhere")
-    write_run(tmp_path, alpha=0.1, people=2)
+        results.collect(tmp_path / "nowhere")
+    write_run(tmp_path, alpha=0.1, people=4)
     with pytest.raises(HarLsError, match="no cell has runs with alpha 0 and 0.01; there are runs with 0.1"):
-        report.weigh(report.collect(tmp_path))
+        judging.weigh(results.collect(tmp_path))
 
+
+def test_undertrained_cells_are_marked(tmp_path):
+    for alpha in (0.0, 0.01):
+        write_run(tmp_path, dataset="wisdm", alpha=alpha, people=4, learnt=0.93)
+        write_run(tmp_path, dataset="dsads", alpha=alpha, people=4, learnt=0.99)
+    metrics = results.collect(tmp_path).metrics
+    assert report.trained_table(metrics).cell.tolist() == ["WISDM v1.1, subject split, ResNet (undertrained)", "DSADS, subject split, ResNet"]
+
+
+def test_summary_by_hand():
+    rows = [dict(dataset="d", model="m", protocol="p", fold=f, alpha=0.0, seed=s, part=part, accuracy=0.9 + 0.01 * s + 0.02 * f)
+            for f in range(2) for s in range(3) for part in ("validation", "test")]
+    assert results.summary(pd.DataFrame(rows)).accuracy.tolist() == ["0.920 ± 0.010"]
+    assert results.summary(pd.DataFrame(rows[:2])).accuracy.tolist() == ["0.900"]
+
+
+def test_counts_carry_the_calibration_error(small):
+    found = results.collect(small)
+    bins = results.coarser(found.counts[found.counts.quantity == "max_conf"])
+    bins["gap"] = (bins.total - bins.right).abs()
+    ece = bins.groupby(["alpha", "seed"])[["gap", "n"]].sum()
+    test = found.metrics[found.metrics.part == "test"].set_index(["alpha", "seed"]).ece
+    assert np.allclose((ece.gap / ece.n).loc[test.index], test)
+
+
+def test_people_and_classes_add_up(small):
+    found = results.collect(small)
+    test = found.metrics[found.metrics.part == "test"].set_index(["alpha", "seed"])
+    sums = found.people.groupby(["alpha", "seed"])[["n", "accuracy", "nll"]].sum()
+    assert np.allclose(sums.accuracy / sums.n, test.accuracy.loc[sums.index]) and np.allclose(sums.nll / sums.n, test.nll.loc[sums.index], rtol=1e-5)
+    right = found.classes[found.classes.true == found.classes.predicted].groupby(["alpha", "seed"]).n.sum() / sums.n
+    assert np.allclose(right, test.accuracy.loc[right.index])
+
+
+# --- claims that compare cells -------------------------------------------------------------------------------------------------
 
 def evidence_from(effects, measure, gaps=None, variants=None):
     "Evidence made of effects that are means over people: {(dataset, model, protocol): [people, seeds]}."
-    rows, left = [], []
+    rows, sums = [], []
     for (dataset, model, protocol), d in effects.items():
         for seed in range(d.shape[1]):
             for alpha in (0.0, 0.01):
                 mine = d[:, seed] * (alpha > 0) + 0.5
                 key = dict(run="r", dataset=dataset, model=model, protocol=protocol, fold=0, alpha=alpha, seed=seed, part="test")
                 rows.append(key | {measure: mine.mean()})
-                left += [key | {"subject": j, "n": 1, measure: np.delete(mine, j).mean()} for j in range(len(d))]
+                sums += [key | {"subject": j, "n": 1, measure: mine[j]} for j in range(len(d))]
                 rows.append(key | {"part": "validation", measure: 0.5, "overconfidence": (gaps or {}).get((dataset, model, protocol), 0.0)})
     about = pd.DataFrame([dict(dataset=label.split(" (")[0], label=label, options=options) for label, options in (variants or {}).items()] or [dict(dataset="", label="", options="{}")])
-    results = report.Results(pd.DataFrame(rows), pd.DataFrame(left), pd.DataFrame(), pd.DataFrame(), about)
-    return report.weigh(results, measures=(measure,))
+    tables = dict(metrics=pd.DataFrame(rows), people=pd.DataFrame(sums), runs=about)
+    return judging.weigh(results.Results(**{name: tables.get(name, pd.DataFrame()) for name in results.TABLES}), measures=(measure,))
 
 
 def table(mean, rng, people=8, seeds=5, spread=0.004):
@@ -160,73 +297,65 @@ def test_judges_of_comparisons():
     datasets = ["uci_har", "wisdm", "dsads", "motionsense", "own"]
     better = {(d, m, "subject"): table(0.03 if m == "moderntcn" else 0.0, rng) for d in datasets[:2] for m in ("resnet1d", "moderntcn")}
     evidence = evidence_from(better, "accuracy")
-    row = report.judge_models(evidence, "n", "s")
+    row = judging.judge_models(evidence, "n", "s")
     assert (row["verdict"], row["cells"], row["agree"]) == ("supported", 2, 2) and row["low"] < 0.03 < row["high"]
-    row = report.judge_models(evidence, "n", "s", more="resnet1d", less="moderntcn")
+    row = judging.judge_models(evidence, "n", "s", more="resnet1d", less="moderntcn")
     assert (row["verdict"], row["why"]) == ("contradicted", "the other way")
-    assert report.judge_models(evidence, "n", "s", where=dict(dataset=["mars"]))["verdict"] == "not measured here"
+    assert judging.judge_models(evidence, "n", "s", where=dict(dataset=["mars"]))["verdict"] == "not measured here"
     differing = evidence_from({(d, "resnet1d", "subject"): table(0.02 * k, rng) for k, d in enumerate(datasets[:3])}, "accuracy")
-    assert report.judge_depends(differing, "n", "s")["verdict"] == "supported"
+    assert judging.judge_depends(differing, "n", "s")["verdict"] == "supported"
     same = evidence_from({(d, "resnet1d", "subject"): table(0.0, rng, spread=0.001) for d in datasets[:3]}, "accuracy")
-    assert report.judge_depends(same, "n", "s")["verdict"] == "contradicted"
+    assert judging.judge_depends(same, "n", "s")["verdict"] == "contradicted"
     gaps = {(d, "resnet1d", "subject"): gap for d, gap in zip(datasets, (0.08, 0.05, 0.03, -0.03, -0.06))}
-    follow = evidence_from({cell: table(-gap / 2, rng) for cell, gap in gaps.items()}, "ece", gaps)
-    row = report.judge_gap(follow, "n", "s")
-    assert row["verdict"] == "supported" and np.isclose(row["estimate"], -1) and row["agree"] == 5
-    against = evidence_from({cell: table(gap / 2, rng) for cell, gap in gaps.items()}, "ece", gaps)
-    assert report.judge_gap(against, "n", "s")["verdict"] == "contradicted"
+    follow = judging.gaps(evidence_from({cell: table(-gap / 2, rng) for cell, gap in gaps.items()}, "ece", gaps)).set_index("dataset")
+    assert np.allclose(follow.gap.loc[datasets], list(gaps.values())) and np.allclose(follow.estimate, -follow.gap / 2, atol=0.01)
 
 
 def test_judges_of_hypotheses_two_and_three():
     rng = np.random.default_rng(1)
     moves = evidence_from({("wisdm", "resnet1d", p): table(mean, rng) for p, mean in (("random", 0.02), ("subject", -0.02))}, "ece")
-    assert report.judge_protocol(moves, "n", "s")["verdict"] == "supported"
+    assert judging.judge_protocol(moves, "n", "s")["verdict"] == "supported"
     stays = evidence_from({("wisdm", "resnet1d", p): table(0.01, rng, spread=0.001) for p in ("random", "subject")}, "ece")
-    assert report.judge_protocol(stays, "n", "s")["verdict"] == "contradicted"
+    assert judging.judge_protocol(stays, "n", "s")["verdict"] == "contradicted"
     variants = {"synthetic": "{}", "synthetic (label_noise=0.1)": '{"label_noise": 0.1}', "synthetic (label_noise=0.2)": '{"label_noise": 0.2}'}
     grows = evidence_from({(d, "resnet1d", "subject"): table(-0.1 * k, rng) for k, d in enumerate(variants)}, "ece_true", variants=variants)
-    row = report.judge_dose(grows, "n", "s", "label_noise")
+    row = judging.judge_dose(grows, "n", "s", "label_noise")
     assert row["verdict"] == "supported" and row["low"] < 1.0 < row["high"]
-    assert report.judge_dose(grows, "n", "s", "overlap")["verdict"] == "not measured here"
-    assert list(report.dose_response(grows, "label_noise").dose) == [0.0, 0.1, 0.2]
+    assert judging.judge_dose(grows, "n", "s", "overlap")["verdict"] == "not measured here"
+    assert list(judging.dose_response(grows, "label_noise").dose) == [0.0, 0.1, 0.2]
 
 
-def test_original_study_as_published():
-    table = report.original()
-    assert len(table) == 16 and set(table.columns) == {"dataset", "model", "alpha", *report.MAIN}
+def test_claims_of_the_original_study(wide):
+    table = results.original()
+    assert len(table) == 16 and set(table.columns) == {"dataset", "model", "alpha", *results.MAIN}
     assert all(tuple(group.alpha) == (0.0, 0.01) for _, group in table.groupby(["dataset", "model"]))
-    changes = report.as_effects(table)
-    ours = changes[(changes.dataset == "wisdm") & (changes.model == "resnet1d") & (changes.measure == "accuracy")].iloc[0]
-    assert np.isclose(ours.estimate, 0.9830 - 0.9613) and ours.as_original and not ours.new_people
+    own = {claim.name: claims.judge_everywhere(claim, claims.original_effects(table)) for claim in claims.original_claims()}
+    assert (own["nll"]["agree"], own["nll"]["judged"]) == (3, 4)  # its text says always; its table says three of four
+    card = report.claims_table(judging.weigh(results.collect(wide))).set_index("claim")
+    words = card["splits like its own, every cell"]["Smoothing lowers confidence and margin and raises entropy."]
+    assert words.startswith("supported")  # so the made-up logits were made
+    assert "not measured yet" in set(card["splits like its own, every cell"])  # mHealth and PAMAP2 are not among them
 
 
-def test_summary_by_hand():
-    rows = [dict(dataset="d", model="m", protocol="p", fold=f, alpha=0.0, seed=s, part=part, accuracy=0.9 + 0.01 * s + 0.02 * f)
-            for f in range(2) for s in range(3) for part in ("validation", "test")]
-    assert report.summary(pd.DataFrame(rows)).accuracy.tolist() == ["0.920 ± 0.010"]
-    assert report.summary(pd.DataFrame(rows[:2])).accuracy.tolist() == ["0.900"]
-
-
-def test_counts_carry_the_calibration_error(small):
-    results = report.collect(small)
-    bins = plots.coarser(results.counts[results.counts.quantity == "max_conf"])
-    bins["gap"] = (bins.total - bins.right).abs()
-    ece = bins.groupby(["alpha", "seed"])[["gap", "n"]].sum()
-    test = results.metrics[results.metrics.part == "test"].set_index(["alpha", "seed"]).ece
-    assert np.allclose((ece.gap / ece.n).loc[test.index], test)
-
+# --- figures and pages ---------------------------------------------------------------------------------------------------------
 
 def test_colours_and_markers_mean_the_same_everywhere():
     alphas = [0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5]
-    assert len({plots.colour(a) for a in alphas}) == len(alphas)
-    assert plots.colour(0.1) == plots.colour(np.float64(0.1)) and plots.marker("own") == plots.marker("own") != ""
-    white = [matplotlib.colors.to_rgb(plots.colour(a)) for a in alphas]
+    assert len({figures.colour(a) for a in alphas}) == len(alphas)
+    assert figures.colour(0.1) == figures.colour(np.float64(0.1)) and figures.marker("own") == figures.marker("own") != ""
+    white = [matplotlib.colors.to_rgb(figures.colour(a)) for a in alphas]
 
     def luminance(c):
         c = np.array(c)
         return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
 
     assert all(1.05 / (luminance(c) + 0.05) > 1.9 for c in white)
+
+
+def test_no_axis_is_set_by_one_interval():
+    for huge in (1.0, 100.0):
+        low, high = figures.reach([0.01, -0.01], [0.0, -huge], [0.02, huge], 0.005)
+        assert -0.04 < low < -0.01 and 0.01 < high < 0.04
 
 
 def test_pages_turn_formulas_into_mathml_and_leave_code_alone():

@@ -72,3 +72,29 @@ def test_every_figure_says_what_is_seen(path):
         if any(kind.startswith("image/") for output in cell.get("outputs", []) for kind in output.get("data", {})):
             said = re.search(r"#\| fig-alt: (.*)", "".join(cell["source"])) or (path.name == "run.ipynb" and re.search(r"(.*):?$", "".join(above["source"])))
             assert said and len(said[1]) > 40, "".join(cell["source"])[:200]
+
+
+LONG_CELLS = ("01_loss", "02_data", "07_evidence", "08_paper/04_experiment", "09_underneath/02_parsing")  # still to be cut: exported cells
+LONG_STUDY = ("paper", "speed")  # still to be cut: study notebooks
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_exported_cells_are_short(path):
+    "At most 60 lines of at most 120 columns."
+    if path.relative_to(ROOT / "nbs").as_posix().startswith(LONG_CELLS):
+        pytest.skip("still to be cut")
+    for cell in json.loads(path.read_text())["cells"]:
+        lines = "".join(cell["source"]).split("\n")
+        if cell["cell_type"] == "code" and lines[0].startswith("#| export"):
+            assert len(lines) <= 60 and max(map(len, lines)) <= 120, "\n".join(lines[:3])
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.parent.name == "study"], ids=lambda p: p.stem)
+def test_study_notebooks_hold_words_and_calls(path):
+    "No cell above ten lines, except papermill's parameters, and no definitions."
+    if path.stem in LONG_STUDY:
+        pytest.skip("still to be cut")
+    for cell in json.loads(path.read_text())["cells"]:
+        code = "".join(cell["source"])
+        if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", []):
+            assert len(code.split("\n")) <= 10 and not re.search(r"^\s*(def|class) ", code, re.M), code[:200]

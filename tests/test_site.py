@@ -30,10 +30,9 @@ def site(tmp_path_factory, worker_id):
     out = (base if worker_id == "master" else base.parent) / "site"
     with FileLock(f"{out}.lock"):
         if not (out / "built").exists():
-            start = time.monotonic()
             done = subprocess.run([sys.executable, ROOT / "docs" / "build.py", "--out", out], capture_output=True, text=True)
             assert done.returncode == 0, done.stdout + done.stderr
-            (out / "built").write_text(json.dumps({"seconds": time.monotonic() - start, "warnings": done.stderr}))
+            (out / "built").write_text(json.dumps({"warnings": done.stderr}))
     return out
 
 
@@ -113,10 +112,9 @@ def accessibility(browser, rules=None, whole=False):
 
 # --- without a browser ---------------------------------------------------------------------------------------------------------
 
-def test_it_is_built_in_time_and_without_a_warning(site):
+def test_it_is_built_without_a_warning(site):
     built = json.loads((site / "built").read_text())
     assert not built["warnings"]
-    assert built["seconds"] < 180
 
 
 def test_every_notebook_has_a_page_and_a_place_in_the_menu(site, pages):

@@ -116,33 +116,32 @@ def test_a_killed_worker_and_its_run_are_replaced(undisturbed, tmp_path):
     pd.testing.assert_frame_equal(results(tmp_path), results(undisturbed))
 
 
-def test_the_killed_command_is_resumed(undisturbed, tmp_path):
-    process = begin(tmp_path, "--workers", "2")
-    family = psutil.Process(process.pid)
-    done = until(lambda: runs.run_folders(tmp_path))
-    until(lambda: list(tmp_path.glob(".*.part")))
-    descendants = family.children(recursive=True)
-    process.kill()
-    process.communicate()
-    until(lambda: gone(descendants), 30)
-    assert len(runs.run_folders(tmp_path)) < 3
-    before = {folder: folder.stat().st_mtime_ns for folder in done}
-    code, said = finish(begin(tmp_path, "--workers", "2"))
+def test_stopped_in_three_ways_and_taken_up_each_time(undisturbed, tmp_path):
+    """Ctrl-C, a polite request to stop, and a kill. Nothing is left behind, nothing finished is repeated, and the results are the same."""
+    kept = {}
+    for send, expected in [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]:
+        process = begin(tmp_path, "--workers", "1")
+        family = psutil.Process(process.pid)
+        until(lambda: process.poll() is not None or list(tmp_path.glob(".*.part")) and kernels(family))
+        if send == signal.SIGKILL:  # not before a run is done
+            until(lambda: runs.run_folders(tmp_path))
+        descendants = family.children(recursive=True)
+        if send == signal.SIGINT:
+            os.killpg(process.pid, send)  # as a terminal does: to all of them
+        else:
+            process.send_signal(send)
+        code, said = finish(process)
+        until(lambda: gone(descendants), 30)
+        assert code == expected and "Traceback" not in said, said
+        if send != signal.SIGKILL:
+            assert "the same command goes on from here" in said and not list(tmp_path.glob(".*.part")) and not (tmp_path / "failed").exists(), said
+        assert kept == {folder: folder.stat().st_mtime_ns for folder in kept}
+        kept = {folder: folder.stat().st_mtime_ns for folder in runs.run_folders(tmp_path)}
+    assert 1 <= len(kept) < 3
+    code, said = finish(begin(tmp_path, "--workers", "1"))
     assert code == 0, said
-    assert before == {folder: folder.stat().st_mtime_ns for folder in done}  # what was finished was not repeated
+    assert kept == {folder: folder.stat().st_mtime_ns for folder in kept}
     pd.testing.assert_frame_equal(results(tmp_path), results(undisturbed))
-
-
-def test_ctrl_c_leaves_nothing_behind(tmp_path):
-    process = begin(tmp_path, "--workers", "2")
-    family = psutil.Process(process.pid)
-    until(lambda: list(tmp_path.glob(".*.part")) and kernels(family))
-    descendants = family.children(recursive=True)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-    code, said = finish(process)
-    assert code == 130 and "the same command goes on from here" in said and "Traceback" not in said, said
-    until(lambda: gone(descendants), 10)
-    assert not list(tmp_path.glob(".*.part")) and not (tmp_path / "failed").exists()
 
 
 @pytest.fixture

@@ -171,14 +171,15 @@ def _rest(u, weight, person, group, training, off, seeds):
 
 def _overlap(weight, person, cell, group):
     "How much of each fold's V stands in A as well [groups]: the squared distance of the fold's weights of people from those of its cell."
-    table = pd.DataFrame(dict(weight=weight, person=person, cell=cell, group=group))
-    here = table.groupby(["cell", "group", "person"], as_index=False)["weight"].sum()
-    there = table.groupby(["cell", "person"], as_index=False)["weight"].sum()
-    here["p"] = here["weight"] / here.groupby("group")["weight"].transform("sum")
-    there["w"] = there["weight"] / there.groupby("cell")["weight"].transform("sum")
-    both = here.merge(there[["cell", "person", "w"]], on=["cell", "person"])
-    both["part"] = both["p"] ** 2 - 2 * both["p"] * both["w"]
-    return both.groupby("group")["part"].sum().to_numpy() + (there.groupby("cell")["w"].apply(lambda w: (w**2).sum()).loc[here.groupby("group")["cell"].first()]).to_numpy()
+    people = person.max() + 1
+    pair, at = np.unique(group * people + person, return_inverse=True)
+    fold, who, here = pair // people, pair % people, _totals(at, weight)
+    here = here / _totals(fold, here)[fold]  # weight of a person in the fold
+    of_fold = np.zeros(group.max() + 1, int)
+    of_fold[group] = cell
+    there = np.bincount(cell * people + person, weight, (cell.max() + 1) * people).reshape(-1, people)
+    there = there / there.sum(1, keepdims=True)  # and in the cell
+    return _totals(fold, here**2 - 2 * here * there[of_fold[fold], who]) + (there**2).sum(1)[of_fold]
 
 # %% ../../nbs/07_evidence/01_effects.ipynb #ab50d7d6
 LEVEL, EQUIVALENCE_LEVEL = 0.95, 0.90  # of the interval for a difference; of the one for equivalence (two one-sided tests at 5 %)
@@ -361,7 +362,7 @@ DESIGNS = [
 
 def publish_coverage(
     path: str | Path,  # the table to write, such as nbs/study/results/coverage.csv
-    studies: int = 400,  # of each design
+    studies: int = 300,  # of each design
     designs: list = DESIGNS,  # arguments of `imaginary_study`
 ) -> pd.DataFrame:
     "Simulate all designs and write the table: the design, what `coverage` gives, and the date."

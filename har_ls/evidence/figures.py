@@ -222,7 +222,7 @@ def forest_names(found):
     names = [cell_name((row.dataset, row.model, row.protocol)) for row in found.itertuples()]
     return [f"{name}, {smoothing(alpha)}" for name, alpha in zip(names, found.alpha)] if found.alpha.nunique() > 1 else names
 
-# %% ../../nbs/07_evidence/05_figures.ipynb #ffe4b294
+# %% ../../nbs/07_evidence/05_figures.ipynb #f4bba5b3
 def heat_map(
     values: pd.DataFrame,  # rows and columns as they are to be shown
     colours: pd.DataFrame,  # same shape: -1 (good) to 1 (bad); not a number: grey
@@ -231,8 +231,7 @@ def heat_map(
 ):
     "A table whose fields are coloured: blue where smoothing helps, orange where it hurts, white between. Returns the Axes."
     ax = ax or plt.gca()
-    tones = matplotlib.colors.LinearSegmentedColormap.from_list("verdict", ["#0072b2", "#ffffff", "#d55e00"])
-    tones.set_bad("0.9")
+    tones = matplotlib.colors.LinearSegmentedColormap.from_list("verdict", ["#0072b2", "#ffffff", "#d55e00"]).with_extremes(bad="0.9")
     ax.imshow(np.ma.masked_invalid(colours.to_numpy(float)), cmap=tones, vmin=-1, vmax=1, aspect="auto")
     for (i, j), text in np.ndenumerate(texts.to_numpy(object)):
         dark = abs(colours.iat[i, j]) > 0.75

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENDPOINTS', 'POPULATIONS', 'STRENGTHS', 'FEWEST_DATASETS', 'role', 'population_weights', 'minus', 'by_dataset',
-           'reml', 'hartung_knapp', 'prediction_interval', 'pool', 'p_equivalent', 'endpoints', 'contrast',
-           'model_weights', 'check_adds_up']
+           'reml', 'hartung_knapp', 'pooled_mean', 'prediction_interval', 'pool', 'p_equivalent', 'endpoints',
+           'contrast', 'model_weights', 'check_adds_up']
 
 # %% ../../nbs/07_evidence/02_pooling.ipynb #3e5c2517
 import numpy as np
@@ -101,6 +101,21 @@ def hartung_knapp(
     mean = (w * y).sum()
     return w, float(mean), float(np.sqrt((w * (y - mean) ** 2).sum() / (len(y) - 1)))
 
+
+def pooled_mean(
+    y: np.ndarray,  # [D] estimates
+    variance: np.ndarray,  # [D] their squared standard errors
+    df: np.ndarray,  # [D] their degrees of freedom
+) -> tuple:
+    """Weights [D], mean, standard error, degrees of freedom, tau^2. The error is Hartung and Knapp's, or that of a known tau if it gives the wider interval
+    (Jackson, Law, Rücker and Schwarzer 2017, *Statistics in Medicine* 36:3923)."""
+    tau2 = reml(y, variance)
+    w, mean, se = hartung_knapp(y, variance, tau2)
+    known, nu = np.sqrt(1 / (1 / (variance + tau2)).sum()), variance.sum() ** 2 / (variance**2 / df).sum()
+    if stats.t.ppf(0.975, nu) * known > stats.t.ppf(0.975, len(y) - 1) * se:
+        return w, mean, float(known), float(nu), tau2
+    return w, mean, se, len(y) - 1, tau2
+
 # %% ../../nbs/07_evidence/02_pooling.ipynb #d7d56c96
 def prediction_interval(
     y: np.ndarray,  # [D] estimates
@@ -140,14 +155,14 @@ def pool(
         means = dict(base=every["base"].mean(), value=every["value"].mean(), estimate=every["estimate"].mean(), equal=every["estimate"].mean())
         reason = f"no interval from {len(kept)} datasets: at least {FEWEST_DATASETS} are needed" if len(kept) != 1 else "no interval from one dataset: at least 3 are needed"
         return row | means | nan | dict(margin=margin_of(measure, means["base"]) if margin is None else margin, verdict="undecided", reason=reason)
-    tau2 = reml(y, variance)
-    w, mean, se = hartung_knapp(y, variance, tau2)
-    df, start = len(y) - 1, float((w * base).sum())
+    w, mean, se, df, tau2 = pooled_mean(y, variance, kept["df"].to_numpy(float))
+    start = float((w * base).sum())
     margin = margin_of(measure, start) if margin is None else margin
     equal_se = np.sqrt(variance.sum()) / len(y)
     equal_df = variance.sum() ** 2 / (variance**2 / kept["df"].to_numpy(float)).sum()
     new_low, new_high = prediction_interval(y, variance)
     low, high = bounds(mean, se, df, LEVEL)
+    new_low, new_high = min(low, new_low), max(high, new_high)  # never narrower than that of the mean
     equal_low, equal_high = bounds(y.mean(), equal_se, equal_df, LEVEL)
     return row | dict(
         base=start, value=start + mean, estimate=mean, se=se, df=df, low=low, high=high, p=p_value(mean, se, df), p_equivalent=p_equivalent(mean, se, df, margin),
@@ -211,9 +226,8 @@ def contrast(
     row = dict(datasets=len(y), people=int(both["people"].sum()), first=left["estimate"].mean(), second=right["estimate"].mean(), estimate=y.mean(), se=se, df=nu,
                low=low, high=high, p=p_value(y.mean(), se, nu), tau=np.nan, like_low=np.nan, like_high=np.nan, agree=int((y > 0).sum()), reason="; ".join(filter(None, both["reason"])))
     if len(y) >= FEWEST_DATASETS and (variance > 0).all():
-        tau2 = reml(y, variance)
-        _, mean, like = hartung_knapp(y, variance, tau2)
-        row["like_low"], row["like_high"] = bounds(mean, like, len(y) - 1, LEVEL)
+        _, mean, like, like_df, tau2 = pooled_mean(y, variance, df)
+        row["like_low"], row["like_high"] = bounds(mean, like, like_df, LEVEL)
         row["tau"] = np.sqrt(tau2)
     return row
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PICTURED', 'KEPT_BITS', 'SEEDS_KEPT', 'condition', 'plane_rows', 'rows_of', 'in_front', 'compact', 'logit_rows',
-           'logits_schema', 'check_name', 'publishable', 'as_published', 'old_measures', 'publish', 'as_stored',
-           'read_logits', 'from_logits', 'kept_logits']
+           'logits_schema', 'check_name', 'publishable', 'as_published', 'old_measures', 'publish', 'note_copies',
+           'as_stored', 'read_logits', 'from_logits', 'kept_logits']
 
 # %% ../../nbs/07_evidence/11_publishing.ipynb #a759215d
 import json
@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ..core import HarLsError
-from .results import KEY, KEPT, confusion, counts, dataset_label, features_on_a_plane, main_measures
+from ..core import HarLsError, whole_file
+from .results import COPIES, KEY, KEPT, confusion, copies, counts, dataset_label, features_on_a_plane, main_measures
 from .statistics import leave_one_subject_out
 from ..metrics.people import person_bins, person_classes, person_sums
 from ..predictions import Predictions, load_predictions
@@ -34,7 +34,12 @@ def condition(
 ) -> dict:
     "The columns that say which run a row belongs to."
     return dict(
-        run=about.run, dataset=about.label, model=about.model, protocol=about.protocol, fold=about.fold, objective=about.objective,
+        run=about.run,
+        dataset=about.label,
+        model=about.model,
+        protocol=about.protocol,
+        fold=about.fold,
+        objective=about.objective,
         epoch_factor=about.epoch_factor,
     )
 
@@ -58,8 +63,12 @@ def rows_of(
     parts = load_predictions(Path(about.path) / "predictions.npz")
     test, validation = parts["test"], parts["validation"]
     tables = dict(
-        people=person_sums(test, validation), bins=person_bins(test, validation), persons_classes=person_classes(test), classes=confusion(test),
-        subjects=leave_one_subject_out(test, main_measures)[["alpha", "seed", "part", "subject", "n", *KEPT]], counts=counts(test),
+        people=person_sums(test, validation),
+        bins=person_bins(test, validation),
+        persons_classes=person_classes(test),
+        classes=confusion(test),
+        subjects=leave_one_subject_out(test, main_measures)[["alpha", "seed", "part", "subject", "n", *KEPT]],
+        counts=counts(test),
         points=plane_rows(test, about),
     )
     which = condition(about)
@@ -67,9 +76,7 @@ def rows_of(
     return {name: in_front(table.assign(**which)) for name, table in tables.items()}
 
 
-def in_front(
-    table: pd.DataFrame,
-) -> pd.DataFrame:
+def in_front(table: pd.DataFrame) -> pd.DataFrame:
     "The table with the columns that say what a row belongs to at its beginning."
     first = ["run", *KEY, "objective", "epoch_factor"]
     return table[first + [name for name in table if name not in first]].reset_index(drop=True)
@@ -81,7 +88,8 @@ KEPT_BITS = 7  # of the 10 of the fraction of a float16; one more is implied
 def compact(
     logits: np.ndarray,  # float32 [..., K]
 ) -> np.ndarray:  # float16 [..., K], at most 0, the largest exactly 0
-    "Logits less the largest of the window, rounded to eight significant bits. The largest class stays the only one at 0 unless it was not."
+    """Logits less the largest of the window, rounded to eight significant bits. The largest class stays the only one
+    at 0 unless it was not."""
     difference = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     smallest = float(np.finfo(np.float16).tiny)
     half = np.clip(difference, -60000, 0).astype(np.float16)
@@ -104,20 +112,35 @@ def logit_rows(
     for part, most in SEEDS_KEPT.items():
         predictions, most = parts[part], min(most, part == "test") if variant else most
         for r in range(min(most, len(predictions.seeds))):
-            tables.append(pd.DataFrame(dict(
-                run=about.run, part=part, fold=np.int16(about.fold), alpha=predictions.alphas[r], seed=np.int16(predictions.seeds[r]),
-                position=np.arange(len(predictions.y), dtype=np.int32), subject=predictions.subject.astype(np.int16),
-                y=predictions.y.astype(np.int16), logits=list(compact(predictions.logits[r])),
-            )))
+            tables.append(
+                pd.DataFrame(
+                    dict(
+                        run=about.run,
+                        part=part,
+                        fold=np.int16(about.fold),
+                        alpha=predictions.alphas[r],
+                        seed=np.int16(predictions.seeds[r]),
+                        position=np.arange(len(predictions.y), dtype=np.int32),
+                        subject=predictions.subject.astype(np.int16),
+                        y=predictions.y.astype(np.int16),
+                        logits=list(compact(predictions.logits[r])),
+                    )
+                )
+            )
     return pd.concat(tables, ignore_index=True)
 
 
-def logits_schema(
-    classes: int,
-) -> pa.Schema:
+def logits_schema(classes: int) -> pa.Schema:
     "Types of the columns of a table of logits."
     small = {name: pa.int16() for name in ("fold", "seed", "subject", "y")}
-    types = dict(run=pa.string(), part=pa.string(), alpha=pa.float64(), position=pa.int32(), **small, logits=pa.list_(pa.float16(), classes))
+    types = dict(
+        run=pa.string(),
+        part=pa.string(),
+        alpha=pa.float64(),
+        position=pa.int32(),
+        **small,
+        logits=pa.list_(pa.float16(), classes),
+    )
     order = ("run", "part", "fold", "alpha", "seed", "position", "subject", "y", "logits")
     return pa.schema([(name, types[name]) for name in order])
 
@@ -133,13 +156,16 @@ def check_name(
         raise HarLsError(f"{place}: made by an older version, which did not record {error}; run it again") from None
     name = Identity(RunSpec(**about["spec"]), **fields).name
     if not name == about["name"] == place.name:
-        raise HarLsError(f"{place}: its spec.json names {about['name']} and describes {name}; it was changed by hand: run it again")
+        raise HarLsError(
+            f"{place}: its spec.json names {about['name']} and describes {name}; it was changed by hand: run it again"
+        )
 
 
 def publishable(
     folder: str | Path,  # of runs
 ) -> pd.DataFrame:
-    "One row per finished run of the study's template, the latest of each spec, with its label. Raises `HarLsError` if there is none, or one was changed."
+    """One row per finished run of the study's template, the latest of each spec, with its label. Raises `HarLsError`
+    if there is none, or one was changed."""
     about = runs.specs(folder)
     if not len(about):
         raise HarLsError(f"{folder}: no finished runs there; make some with `har-ls study --out {folder}`")
@@ -173,7 +199,8 @@ def publish(
     replace: bool = False,  # drop published runs that the new ones supersede, instead of refusing these
     say=lambda line: None,  # told about each run
 ) -> list:  # names of the runs that were added
-    """Add the finished runs of a folder to a ledger; runs that stand there already, with the same measures, are left as they are.
+    """Add the finished runs of a folder to a ledger; runs that stand there already, with the same measures, are left as
+    they are.
 
     Raises `HarLsError`, with names, if their data, code or people do not match what stands there."""
     to = Path(to or ledger.ledger_folder())
@@ -188,11 +215,28 @@ def publish(
             tables.setdefault(name, []).append(table)
         logits.setdefault(row.dataset.removeprefix("./"), []).append(logit_rows(row))
         say(row.run)
-    tables = {name: pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True) for name, parts in tables.items()}
+    tables = {
+        name: pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+        for name, parts in tables.items()
+    }
     logits = {f"logits/{name}": pd.concat(parts, ignore_index=True) for name, parts in logits.items()}
     schemas = {name: logits_schema(len(table.logits.iloc[0])) for name, table in logits.items()}
+    known = set(ledger.read_runs(to).get("dataset", ()))
     ledger.add(to, as_stored(about), {**tables, **logits}, replace, schemas)
+    note_copies(set(about.dataset) - known, to)
     return about.run.tolist()
+
+
+def note_copies(
+    datasets,  # names of datasets that are new in the ledger
+    to: Path,  # the ledger
+):
+    "Add what the archives of these datasets lack to `copies.csv`."
+    file = to / COPIES
+    notes = [pd.read_csv(file)] if file.is_file() else []
+    table = pd.concat([*notes, copies(sorted(datasets))]).drop_duplicates("dataset", keep="last").sort_values("dataset")
+    with whole_file(file) as aside:
+        table.to_csv(aside, index=False)
 
 
 def as_stored(
@@ -201,16 +245,20 @@ def as_stored(
     "The runs in types that Parquet holds: options and settings as JSON, folds as text."
     columns = {name: about[name].map(json.dumps) for name in ("options", "settings") if name in about}
     numbers = {name: about[name].astype(float) for name in ("epochs", "max_windows")}
-    return about.assign(folds=about.folds.astype(str), superseded=0, **columns, **numbers).drop(columns=["path", "latest"])
+    return about.assign(folds=about.folds.astype(str), superseded=0, **columns, **numbers).drop(
+        columns=["path", "latest"]
+    )
 
 # %% ../../nbs/07_evidence/11_publishing.ipynb #9345a384
 def read_logits(
     folder: str | Path,  # a ledger
     dataset: str,  # a name
 ) -> pd.DataFrame:
-    """One row per training, part and window: run, part, fold, alpha, seed, position, subject, y, logits (less the largest of the window).
+    """One row per training, part and window: run, part, fold, alpha, seed, position, subject, y, logits (less the
+    largest of the window).
 
-    `position` counts the windows of the part: window `split.test[position]` of the dataset. Raises `HarLsError` if there is no such file."""
+    `position` counts the windows of the part: window `split.test[position]` of the dataset. Raises `HarLsError` if
+    there is no such file."""
     return ledger.read_table(folder, f"logits/{dataset}")
 
 
@@ -227,7 +275,9 @@ def from_logits(
         right = z.argmax(-1) == y
         error = float(ece(np.exp(log_p.max(-1))[None], right[None])[0])
         nll = -log_p[np.arange(len(y)), y].mean()
-        rows.append(dict(run=run_name, part=part, alpha=alpha, seed=seed, n=len(y), accuracy=right.mean(), nll=nll, ece=error))
+        rows.append(
+            dict(run=run_name, part=part, alpha=alpha, seed=seed, n=len(y), accuracy=right.mean(), nll=nll, ece=error)
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/07_evidence/11_publishing.ipynb #32c2d42a
@@ -242,5 +292,8 @@ def kept_logits(
         size = (Path(folder) / "logits" / f"{name}.parquet").stat().st_size / 1e6
         kept = read_logits(folder, name).drop_duplicates(["run", "part", "alpha", "seed"]).part.value_counts()
         trainings = int(group.seeds.map(len).sum())
-        rows += [dict(dataset=dataset, part=part, trainings=trainings, kept=int(kept.get(part, 0)), megabytes=round(size, 2)) for part in SEEDS_KEPT]
+        rows += [
+            dict(dataset=dataset, part=part, trainings=trainings, kept=int(kept.get(part, 0)), megabytes=round(size, 2))
+            for part in SEEDS_KEPT
+        ]
     return pd.DataFrame(rows)

@@ -20,9 +20,11 @@ def movable(
     parameters: dict,  # of a notebook
     out: Path,  # the folder in which it is executed
 ) -> dict:
-    "The parameters with absolute paths made relative to `out`: a page can be moved with its runs, and does not show where it was made."
+    """The parameters with absolute paths made relative to `out`: a page can be moved with its runs, and does not
+    show where it was made."""
     return {
-        key: os.path.relpath(value, out) if isinstance(value, str) and os.path.isabs(value) else value for key, value in parameters.items()
+        key: os.path.relpath(value, out) if isinstance(value, str) and os.path.isabs(value) else value
+        for key, value in parameters.items()
     }
 
 # %% ../../nbs/07_evidence/10_render.ipynb #9c7a799c
@@ -31,7 +33,8 @@ def render(
     out: str | Path,  # the folder to write to
     parameters: dict | None = None,  # of the notebook
 ) -> Path:
-    """Execute a study notebook; write it and its page, `NAME.ipynb` and `NAME.html`, into `out`; return the page's path.
+    """Execute a study notebook; write it and its page, `NAME.ipynb` and `NAME.html`, into `out`; return the page's
+    path.
 
     Raises `HarLsError` naming the executed notebook if it fails."""
     import papermill
@@ -46,7 +49,12 @@ def render(
         notebook = Path(aside, f"{name}.ipynb")
         try:
             papermill.execute_notebook(
-                str(study_notebook(name)), str(notebook), movable(parameters or {}, out), engine_name="har_ls", folder=str(out), progress_bar=False
+                str(study_notebook(name)),
+                str(notebook),
+                movable(parameters or {}, out),
+                engine_name="har_ls",
+                folder=str(out),
+                progress_bar=False,
             )
         except (papermill.PapermillExecutionError, DeadKernelError) as error:
             os.replace(notebook, out / f"{name}-failed.ipynb")

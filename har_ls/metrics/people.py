@@ -46,7 +46,8 @@ def _balanced_values(predictions, correct):
 
 # %% ../../nbs/05_metrics/06_people.ipynb #ff01184c
 def _area_values(score, correct):
-    "`[R, N]`: what each window stands for in the area under the risk-coverage curve; windows of equal score share their errors."
+    """`[R, N]`: what each window stands for in the area under the risk-coverage curve; windows of equal score share
+    their errors."""
     windows = score.shape[1]
     order = np.argsort(-score, axis=1)
     errors = np.empty(score.shape)
@@ -111,34 +112,55 @@ def _fitted_values(test, validation, correct):
     least = -np.sort(-of_truth, axis=1)[:, rank - 1]  # the threshold [R]
     inside = np.exp(confidence.log_probabilities(test.logits)) >= least[:, None, None]
     return {
-        "max_conf_temperature": after["max_conf"], "ece_temperature": _signed(after["max_conf"], correct),
+        "max_conf_temperature": after["max_conf"],
+        "ece_temperature": _signed(after["max_conf"], correct),
         "ece_temperature_spread": _softly(after["max_conf"], correct, test.subject),
-        "nll_temperature": after["nll"], "brier_temperature": after["brier"],
-        "covered_90": inside[:, np.arange(len(test.y)), test.y].astype(float), "set_size_90": inside.sum(2).astype(float),
+        "nll_temperature": after["nll"],
+        "brier_temperature": after["brier"],
+        "covered_90": inside[:, np.arange(len(test.y)), test.y].astype(float),
+        "set_size_90": inside.sum(2).astype(float),
     }
 
 
-FITTED = ("max_conf_temperature", "ece_temperature", "ece_temperature_spread", "nll_temperature", "brier_temperature", "covered_90", "set_size_90")
+FITTED = (
+    "max_conf_temperature",
+    "ece_temperature",
+    "ece_temperature_spread",
+    "nll_temperature",
+    "brier_temperature",
+    "covered_90",
+    "set_size_90",
+)
 
 # %% ../../nbs/05_metrics/06_people.ipynb #8ec52843
 def _same_replicas(test, validation):
     "Raise `HarLsError` unless two parts come from the same trainings."
     if not (np.array_equal(test.alphas, validation.alphas) and np.array_equal(test.seeds, validation.seeds)):
-        raise HarLsError(f"the {test.part} and {validation.part} predictions hold different replicas: give two parts of the same trainings")
+        raise HarLsError(
+            f"the {test.part} and {validation.part} predictions hold different replicas: "
+            "give two parts of the same trainings"
+        )
 
 
 def window_values(
     test: Predictions,  # the part to measure
     validation: Predictions | None = None,  # same replicas; fits the temperature and the conformal threshold
 ) -> dict:
-    """Name -> float64 `[R, N]`: what each window stands for in each measure. The mean over windows is the measure, and sums over some windows
-    are their share of it, to first order in how often each window counts (influence function; Efron and Tibshirani 1993, chapter 21).
+    """Name -> float64 `[R, N]`: what each window stands for in each measure. The mean over windows is the measure, and
+    sums over some windows
+    are their share of it, to first order in how often each window counts (influence function; Efron and Tibshirani
+    1993, chapter 21).
 
-    Plain means: `accuracy`, `max_conf`, `nll`, `brier`, `entropy`, `margin`, `logit_gap`, `overconfidence`, `feature_norm`, and with a
-    validation part `nll_temperature`, `brier_temperature`, `max_conf_temperature`, `covered_90`, `set_size_90` (NaN without). `nll_of_wrong` and
-    `max_conf_of_wrong` are those of the wrong windows and 0 for the right ones. Signs of bins held fixed: `ece`, `ece_classwise`,
-    `ece_temperature`, `ece_true` (NaN without posterior), and with soft signs, for the spread over people only: `ece_spread`,
-    `ece_temperature_spread`, `ece_true_spread`. Linearised: `f1_macro`, `balanced_accuracy`, `aurc`, `intra`, `inter`, `separability`. Raises `HarLsError` on NaN, and if the parts hold different replicas."""
+    Plain means: `accuracy`, `max_conf`, `nll`, `brier`, `entropy`, `margin`, `logit_gap`, `overconfidence`,
+    `feature_norm`, and with a
+    validation part `nll_temperature`, `brier_temperature`, `max_conf_temperature`, `covered_90`, `set_size_90` (NaN
+    without). `nll_of_wrong` and
+    `max_conf_of_wrong` are those of the wrong windows and 0 for the right ones. Signs of bins held fixed: `ece`,
+    `ece_classwise`,
+    `ece_temperature`, `ece_true` (NaN without posterior), and with soft signs, for the spread over people only:
+    `ece_spread`,
+    `ece_temperature_spread`, `ece_true_spread`. Linearised: `f1_macro`, `balanced_accuracy`, `aurc`, `intra`, `inter`,
+    `separability`. Raises `HarLsError` on NaN, and if the parts hold different replicas."""
     if validation is not None:
         _same_replicas(test, validation)
     values = confidence.per_window(test)
@@ -147,13 +169,20 @@ def window_values(
     p = np.exp(confidence.log_probabilities(test.logits)).transpose(0, 2, 1)
     true = None if test.posterior is None else test.posterior[np.arange(correct.shape[1]), decided]
     return {
-        "accuracy": correct.astype(float), "f1_macro": _f1_values(test, decided), "balanced_accuracy": _balanced_values(test, correct),
-        **values, "nll_of_wrong": values["nll"] * ~correct, "max_conf_of_wrong": sure * ~correct, "overconfidence": sure - correct,
-        "ece": _signed(sure, correct), "ece_spread": _softly(sure, correct, test.subject),
+        "accuracy": correct.astype(float),
+        "f1_macro": _f1_values(test, decided),
+        "balanced_accuracy": _balanced_values(test, correct),
+        **values,
+        "nll_of_wrong": values["nll"] * ~correct,
+        "max_conf_of_wrong": sure * ~correct,
+        "overconfidence": sure - correct,
+        "ece": _signed(sure, correct),
+        "ece_spread": _softly(sure, correct, test.subject),
         "ece_true": nan if true is None else _signed(sure, true),
         "ece_true_spread": nan if true is None else _softly(sure, true, test.subject),
         "ece_classwise": _signed(p, np.eye(p.shape[1])[test.y].T).mean(1),
-        "aurc": _area_values(sure, correct), **_distance_values(test),
+        "aurc": _area_values(sure, correct),
+        **_distance_values(test),
         **(dict.fromkeys(FITTED, nan) if validation is None else _fitted_values(test, validation, correct)),
     }
 
@@ -167,18 +196,27 @@ def person_sums(
     test: Predictions,  # the part to measure
     validation: Predictions | None = None,  # same replicas; as for `window_values`
 ) -> pd.DataFrame:
-    """One row per replica and person: alpha, seed, part, subject, n (windows), then the sum over the person's windows of each of
+    """One row per replica and person: alpha, seed, part, subject, n (windows), then the sum over the person's windows
+    of each of
     `window_values`, float32.
 
     `table[name].sum() / table.n.sum()` of one replica is the measure (but for `..._spread`); `table[name] / table.n`
     are the people's values."""
     subjects, which = np.unique(test.subject, return_inverse=True)
     replicas, people = len(test.alphas), len(subjects)
-    frame = pd.DataFrame({
-        "alpha": np.repeat(test.alphas, people), "seed": np.repeat(test.seeds, people), "part": test.part,
-        "subject": np.tile(subjects, replicas), "n": np.tile(np.bincount(which), replicas).astype(np.int32),
-    })
-    sums = {name: _summed(value, which, people).ravel().astype(np.float32) for name, value in window_values(test, validation).items()}
+    frame = pd.DataFrame(
+        {
+            "alpha": np.repeat(test.alphas, people),
+            "seed": np.repeat(test.seeds, people),
+            "part": test.part,
+            "subject": np.tile(subjects, replicas),
+            "n": np.tile(np.bincount(which), replicas).astype(np.int32),
+        }
+    )
+    sums = {
+        name: _summed(value, which, people).ravel().astype(np.float32)
+        for name, value in window_values(test, validation).items()
+    }
     return pd.concat([frame, pd.DataFrame(sums)], axis=1)
 
 # %% ../../nbs/05_metrics/06_people.ipynb #ad1183d1
@@ -187,32 +225,55 @@ def person_bins(
     validation: Predictions | None = None,  # same replicas; with it, the same again at the temperature fitted there
     bins: int = 15,  # of equal width
 ) -> pd.DataFrame:
-    """One row per replica, person, temperature (scaled: False or True) and bin with windows in it: alpha, seed, part, subject, scaled, bin,
+    """One row per replica, person, temperature (scaled: False or True) and bin with windows in it: alpha, seed, part,
+    subject, scaled, bin,
     n and right (windows), total (of confidence)."""
     subjects, which = np.unique(test.subject, return_inverse=True)
-    temperatures = {False: np.ones(len(test.alphas))} | ({} if validation is None else {True: calibration.fit_temperature(validation)[0]})
+    temperatures = {False: np.ones(len(test.alphas))} | (
+        {} if validation is None else {True: calibration.fit_temperature(validation)[0]}
+    )
     tables = []
     for scaled, t in temperatures.items():
         sure, correct = calibration.top_label(replace(test, logits=test.logits / t[:, None, None]))
         place = np.searchsorted(np.arange(1, bins) / bins, sure) + bins * which
         for r, (alpha, seed) in enumerate(zip(test.alphas, test.seeds)):
-            n, right, total = (np.bincount(place[r], weight, bins * len(subjects)) for weight in (None, correct[r], sure[r]))
+            n, right, total = (
+                np.bincount(place[r], weight, bins * len(subjects)) for weight in (None, correct[r], sure[r])
+            )
             some = np.flatnonzero(n)
-            tables.append(pd.DataFrame(dict(
-                alpha=alpha, seed=seed, part=test.part, subject=subjects[some // bins], scaled=scaled, bin=(some % bins).astype(np.int8),
-                n=n[some].astype(np.int32), right=right[some].astype(np.int32), total=total[some].astype(np.float32),
-            )))
+            tables.append(
+                pd.DataFrame(
+                    dict(
+                        alpha=alpha,
+                        seed=seed,
+                        part=test.part,
+                        subject=subjects[some // bins],
+                        scaled=scaled,
+                        bin=(some % bins).astype(np.int8),
+                        n=n[some].astype(np.int32),
+                        right=right[some].astype(np.int32),
+                        total=total[some].astype(np.float32),
+                    )
+                )
+            )
     return pd.concat(tables, ignore_index=True)
 
 
 def person_classes(
     test: Predictions,  # the part to measure
 ) -> pd.DataFrame:
-    """One row per replica, person, true class and predicted class that occur together: alpha, seed, part, subject, label, predicted,
+    """One row per replica, person, true class and predicted class that occur together: alpha, seed, part, subject,
+    label, predicted,
     n (windows)."""
     decided, windows = classification.predicted_class(test), len(test.y)
-    frame = pd.DataFrame({
-        "alpha": np.repeat(test.alphas, windows), "seed": np.repeat(test.seeds, windows), "part": test.part, "subject": np.tile(test.subject, len(decided)),
-        "label": np.tile(test.y, len(decided)).astype(np.int16), "predicted": decided.ravel().astype(np.int16),
-    })
+    frame = pd.DataFrame(
+        {
+            "alpha": np.repeat(test.alphas, windows),
+            "seed": np.repeat(test.seeds, windows),
+            "part": test.part,
+            "subject": np.tile(test.subject, len(decided)),
+            "label": np.tile(test.y, len(decided)).astype(np.int16),
+            "predicted": decided.ravel().astype(np.int16),
+        }
+    )
     return frame.value_counts(list(frame), sort=False).rename("n").astype(np.int32).reset_index()

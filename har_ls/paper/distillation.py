@@ -115,7 +115,8 @@ def schooling(
 def reports(
     trained: dict,  # from `schooling`
 ) -> tuple:  # (one row per role, temperature, seed and part; the same for the test part with one person left out)
-    "Accuracy, ECE and NLL of everybody, and gamma: how soft the targets are that the students of the row's temperature learn from."
+    """Accuracy, ECE and NLL of everybody, and gamma: how soft the targets are that the students of the row's
+    temperature learn from."""
     teachers = trained["teacher", 1.0].predictions["train"]
     tables, left_out = [], []
     for (role, T), training in trained.items():
@@ -138,4 +139,5 @@ def kept_of_schooling(
     histories = [training.history.assign(role=role, temperature=T) for (role, T), training in trained.items()]
     teachers = trained["teacher", 1.0]
     predictions = {part: teachers.predictions[part] for part in ("test", "validation")}
-    return replace(teachers, history=pd.concat(histories, ignore_index=True), predictions=predictions, trained=None)  # each role has its own
+    # each role has its own
+    return replace(teachers, history=pd.concat(histories, ignore_index=True), predictions=predictions, trained=None)

@@ -162,8 +162,14 @@ class Watch:
         self.copies = disturbed_copies(split, self.pair, windows, draws + held_out) if self.epochs else None
 
     def __call__(self, model, replicas):
-        "What enters the history: information (nan where none was estimated), first, second (classes), watched (windows)."
+        """What enters the history: information (nan where none was estimated), first, second (classes), watched
+        (windows)."""
         epoch = self.reached[replicas.start] = self.reached.get(replicas.start, 0) + 1
         here = epoch in self.epochs
         information = logit_information(model, self.copies, self.pair, self.held_out) if here else np.nan
-        return dict(information=information, first=self.pair[0], second=self.pair[1], watched=self.copies.shape[1] if here else 0)
+        return dict(
+            information=information,
+            first=self.pair[0],
+            second=self.pair[1],
+            watched=self.copies.shape[1] if here else 0,
+        )

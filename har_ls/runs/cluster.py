@@ -66,7 +66,9 @@ def interrupts_later():
         yield
         return
     came = []
-    before = {number: signal.signal(number, lambda *args: came.append(args)) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, lambda *args: came.append(args)) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
@@ -100,12 +102,17 @@ def check_workers(
         raise HarLsError(f"--workers {workers}: expected a number from 1; leave it out for one process per core")
     if scheduler and not scheduler.startswith("tcp://"):
         protocol = scheduler.partition("://")[0] if "://" in scheduler else ""
-        tls = "; encrypted clusters (tls://) need certificates that this command does not handle" if protocol == "tls" else ""
+        tls = (
+            "; encrypted clusters (tls://) need certificates that this command does not handle"
+            if protocol == "tls"
+            else ""
+        )
         raise HarLsError(f"--scheduler {scheduler}: expected an address such as tcp://10.0.0.1:8786{tls}")
 
 # %% ../../nbs/06_runs/06_cluster.ipynb #2b8034e7
 QUIET = {
-    "distributed.scheduler.worker-saturation": 1.0,  # queue on the scheduler, so that the most urgent run left always comes next
+    # queue on the scheduler, so that the most urgent run left always comes next
+    "distributed.scheduler.worker-saturation": 1.0,
     "distributed.comm.timeouts.connect": "60s",
     # what Dask watches many times a second costs a tenth of a core, and runs of minutes do not need it
     "distributed.worker.profile.enabled": False,
@@ -134,10 +141,13 @@ def existing_cluster(
             try:
                 client.wait_for_workers(1, timeout=wait)
             except TimeoutError:
-                raise HarLsError(f"--scheduler {scheduler}: no worker came within {wait:g} seconds; start some with `dask worker {scheduler}`") from None
+                raise HarLsError(
+                    f"--scheduler {scheduler}: no worker came within {wait:g} seconds; "
+                    f"start some with `dask worker {scheduler}`"
+                ) from None
         yield client
 
-
+# %% ../../nbs/06_runs/06_cluster.ipynb #28c3635b
 def worker_environments(
     workers: int | None,  # None: as many as GPUs, else as many as cores
 ) -> list:
@@ -160,8 +170,13 @@ def local_cluster(
 
     with dask.config.set(QUIET), contextlib.ExitStack() as stack:
         common = {"nthreads": 1, "memory_limit": 0, "silence_logs": "ERROR"}
-        nannies = {i: {"cls": Nanny, "options": {**common, "env": env}} for i, env in enumerate(worker_environments(workers))}
-        host = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0", "dashboard": True}}
+        nannies = {
+            i: {"cls": Nanny, "options": {**common, "env": env}} for i, env in enumerate(worker_environments(workers))
+        }
+        host = {
+            "cls": Scheduler,
+            "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0", "dashboard": True},
+        }
         with interrupts_later():
             local = stack.enter_context(SpecCluster(nannies, host, name="har_ls", silence_logs="ERROR"))
             client = stack.enter_context(Client(local, set_as_default=False))
@@ -180,12 +195,13 @@ def _ignoring_interrupts():
 
     return LeaveInterruptsToUs()
 
-
+# %% ../../nbs/06_runs/06_cluster.ipynb #37c950b5
 def cluster(
     workers: int | None = None,  # None: as many as GPUs, else as many as cores
     scheduler: str | None = None,  # address of an existing Dask scheduler
 ):
-    "A Dask client: on a cluster of this machine's processes, or on an existing scheduler. Raises `HarLsError` if that cannot be."
+    """A Dask client: on a cluster of this machine's processes, or on an existing scheduler. Raises `HarLsError` if
+    that cannot be."""
     check_workers(workers, scheduler)
     return existing_cluster(scheduler) if scheduler else local_cluster(workers)
 
@@ -211,7 +227,7 @@ def without_leftovers(out, names):
                 remove_leftovers(out, name)
         raise
 
-
+# %% ../../nbs/06_runs/06_cluster.ipynb #b83fe8ac
 class Batch:
     "The runs that are handed to a cluster, and the answers that come back."
 
@@ -227,8 +243,14 @@ class Batch:
 
         futures = [
             self.client.submit(
-                work, name, self.todo[name].spec, *self.arguments, key=f"run-{self.topic}-{name}-{uuid.uuid4().hex[:4]}",
-                priority=self.urgency[name], pure=False, retries=0,
+                work,
+                name,
+                self.todo[name].spec,
+                *self.arguments,
+                key=f"run-{self.topic}-{name}-{uuid.uuid4().hex[:4]}",
+                priority=self.urgency[name],
+                pure=False,
+                retries=0,
             )
             for name in names
         ]
@@ -240,7 +262,8 @@ class Batch:
             self.waiting.update(futures)
 
     def answers(self):
-        "Name, status, message and seconds of each run as it ends; those that are busy are asked for again, when nothing else is left."
+        """Name, status, message and seconds of each run as it ends; those that are busy are asked for again, when
+        nothing else is left."""
         busy = []
         self.submit(list(self.todo))
         while self.active or busy:
@@ -262,7 +285,7 @@ class Batch:
             self.client.cancel(list(self.active), force=True)
             self.client.run(stop_worker_kernels, False, on_error="ignore")
 
-
+# %% ../../nbs/06_runs/06_cluster.ipynb #81b0227a
 def answer(future) -> tuple:
     "Status, message and seconds of a task that ended. Raises `DiskFull`, or `HarLsError` if the scheduler is gone."
     if future.status == "finished":
@@ -284,7 +307,8 @@ def execute(
     scheduler: str | None = None,  # or an existing Dask scheduler
     display=None,  # as `har_ls.runs.progress.Display`; None: nothing is shown
 ) -> Outcome:
-    """Do the runs that are not done. Raises `DiskFull` when the output folder is full, `HarLsError` if it cannot be written or no scheduler answers.
+    """Do the runs that are not done. Raises `DiskFull` when the output folder is full, `HarLsError` if it cannot be
+    written or no scheduler answers.
 
     `KeyboardInterrupt` stops the runs and their kernels; what is finished stays."""
     check_workers(workers, scheduler)
@@ -303,7 +327,9 @@ def execute(
         batch = Batch(client, todo, out, data, f"har_ls-{uuid.uuid4().hex[:8]}")
         if display:
             display.begin(client, todo.values(), n_workers)
-            client.subscribe_topic(batch.topic, lambda event: display.progress(event[1]["name"], event[1]["done"], event[1]["total"]))
+            client.subscribe_topic(
+                batch.topic, lambda event: display.progress(event[1]["name"], event[1]["done"], event[1]["total"])
+            )
         try:
             for name, status, message, seconds in batch.answers():
                 if status == "done":

@@ -24,8 +24,23 @@ from .spec import RunSpec
 
 # %% ../../nbs/06_runs/04_execution.ipynb #cba7481e
 PARAMETERS = (
-    "dataset", "model", "alpha", "protocol", "fold", "folds", "seeds", "epochs", "max_windows", "options", "notebook", "settings", "objective",
-    "epoch_factor", "data", "out", "folder",
+    "dataset",
+    "model",
+    "alpha",
+    "protocol",
+    "fold",
+    "folds",
+    "seeds",
+    "epochs",
+    "max_windows",
+    "options",
+    "notebook",
+    "settings",
+    "objective",
+    "epoch_factor",
+    "data",
+    "out",
+    "folder",
 )
 
 
@@ -38,7 +53,11 @@ def check_parameters(
 
         cells = get_ipython().user_ns.get("In", []) if get_ipython() else []
     for cell in cells:
-        targets = [node.targets[0] for node in ast.parse(cell).body if isinstance(node, ast.Assign)] if cell.startswith("# Parameters\n") else []
+        targets = (
+            [node.targets[0] for node in ast.parse(cell).body if isinstance(node, ast.Assign)]
+            if cell.startswith("# Parameters\n")
+            else []
+        )
         for name in (target.id for target in targets):
             if name not in PARAMETERS:
                 near = difflib.get_close_matches(name, PARAMETERS, 1, 0.5)
@@ -63,8 +82,16 @@ def reason(
 def private_folders(
     *folders,  # further ones
 ) -> re.Pattern:
-    "What matches the machine's own folders: where packages, home, data and outputs lie, and where kernels keep their cells."
-    private = [*folders, os.environ.get("HAR_LS_DATA"), Path(har_ls.__file__).parent.parent, sys.prefix, sys.base_prefix, Path.home()]
+    """What matches the machine's own folders: where packages, home, data and outputs lie, and where kernels keep
+    their cells."""
+    private = [
+        *folders,
+        os.environ.get("HAR_LS_DATA"),
+        Path(har_ls.__file__).parent.parent,
+        sys.prefix,
+        sys.base_prefix,
+        Path.home(),
+    ]
     private = sorted({str(Path(folder).absolute()) for folder in private if folder}, key=len, reverse=True)
     known = [re.escape(folder + "/") for folder in private if folder != "/"]
     return re.compile("|".join([*known, re.escape(tempfile.gettempdir()) + r"/ipykernel_\d+/"]))
@@ -105,7 +132,8 @@ def execute_notebook(
     on_progress,  # called with (done, total) epochs, or None
     out: Path,  # the folder of runs
 ):
-    "Execute the template in the folder `aside`; on failure keep it under `out/failed` and raise `RunFailed` or `DiskFull`."
+    """Execute the template in the folder `aside`; on failure keep it under `out/failed` and raise `RunFailed` or
+    `DiskFull`."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
@@ -116,8 +144,16 @@ def execute_notebook(
     kept = out / "failed" / name / "run.ipynb"
     try:
         papermill.execute_notebook(
-            str(study_notebook(spec.notebook)), str(notebook), dict(spec.as_json(), folder="."), engine_name="har_ls", folder=str(aside),
-            environment=environment, on_progress=on_progress, keep=str(notebook), request_save_on_cell_execute=False, progress_bar=False,
+            str(study_notebook(spec.notebook)),
+            str(notebook),
+            dict(spec.as_json(), folder="."),
+            engine_name="har_ls",
+            folder=str(aside),
+            environment=environment,
+            on_progress=on_progress,
+            keep=str(notebook),
+            request_save_on_cell_execute=False,
+            progress_bar=False,
         )
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
         what = reason(error)
@@ -138,7 +174,8 @@ def run(
 ) -> Path:
     """Execute one run, unless it is finished, and return its folder.
 
-    Raises `RunFailed` if the notebook fails, `Busy` if another process is at it, `DiskFull`, or `HarLsError` for bad input."""
+    Raises `RunFailed` if the notebook fails, `Busy` if another process is at it, `DiskFull`, or `HarLsError` for bad
+    input."""
     out = Path(out).absolute()
     name = name or identify(spec, data).name
     final = out / name
@@ -154,7 +191,9 @@ def run(
                 execute_notebook(spec, name, aside, data, on_progress, out)
                 about = json.loads((aside / "spec.json").read_text(encoding="utf-8"))
                 if about["name"] != name:
-                    raise HarLsError(f"{name}: the notebook found other data or other code than planned; start the command again")
+                    raise HarLsError(
+                        f"{name}: the notebook found other data or other code than planned; start the command again"
+                    )
             shutil.rmtree(out / "failed" / name, ignore_errors=True)
             return final
     except OSError as error:

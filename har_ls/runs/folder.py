@@ -76,11 +76,21 @@ def provenance(
     spec = identity.spec
     trained = {int(seed) for seed in training.predictions["test"].seeds}
     return dict(
-        name=identity.name, spec=spec.as_json(), data=identity.data, division=identity.division, scaling=identity.scaling,
-        recipe=identity.recipe, code=identity.code, measures=measures_digest(), **versions(), hardware=hardware(),
-        threads=torch.get_num_threads(), people={part: list(names) for part, names in split.people.items()},
+        name=identity.name,
+        spec=spec.as_json(),
+        data=identity.data,
+        division=identity.division,
+        scaling=identity.scaling,
+        recipe=identity.recipe,
+        code=identity.code,
+        measures=measures_digest(),
+        **versions(),
+        hardware=hardware(),
+        threads=torch.get_num_threads(),
+        people={part: list(names) for part, names in split.people.items()},
         windows={part: len(getattr(split, part)) for part in ("train", "validation", "test")},
-        epochs=int(training.history["epoch"].max()), failed_seeds=sorted(set(spec.seeds) - trained),
+        epochs=int(training.history["epoch"].max()),
+        failed_seeds=sorted(set(spec.seeds) - trained),
         seconds={key: round(value, 3) for key, value in seconds.items()},
         finished=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
@@ -92,7 +102,8 @@ FIRST = ["run", "dataset", "model", "protocol", "fold", "alpha", "seed", "part"]
 def measured(
     predictions: dict,  # part -> `Predictions`
 ) -> pd.DataFrame:
-    "Every measure of the test and the validation part, one row per training and part. What is fitted is fitted on the validation part."
+    """Every measure of the test and the validation part, one row per training and part. What is fitted is fitted on
+    the validation part."""
     from har_ls.metrics.table import measure
 
     validation, test = predictions["validation"], predictions["test"]
@@ -103,7 +114,8 @@ def metrics_table(
     about: dict,  # from `provenance`
     measures: pd.DataFrame,  # from `measured`
     more: dict,  # columns that are the same in every row, such as the leak audit
-    trained: pd.DataFrame | None = None,  # alpha, seed and what is known of the training part: train_accuracy, train_nll
+    # alpha, seed and what is known of the training part: train_accuracy, train_nll
+    trained: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     "The table `metrics.parquet`: which run, which training, which part, then the measures."
     spec = about["spec"]
@@ -132,7 +144,8 @@ def save_run(
     folder: str | Path | None = None,  # write into this folder instead of one of its own under `out`
     more: dict | None = None,  # further tables: name -> DataFrame
 ) -> Path:
-    """Write `metrics.parquet`, `history.parquet`, `predictions.npz`, `spec.json` and further tables; return their folder.
+    """Write `metrics.parquet`, `history.parquet`, `predictions.npz`, `spec.json` and further tables; return their
+    folder.
 
     The last columns of the table are the split's leak audit, see `har_ls.data.splits.leaks`."""
     from har_ls.predictions import save_predictions
@@ -167,7 +180,8 @@ def is_finished(
 def measure_again(
     folder: str | Path,  # of a finished run
 ) -> bool:
-    "Make the measures of a run anew if other code made them; say whether that was so. The table is replaced whole, then the note about its code."
+    """Make the measures of a run anew if other code made them; say whether that was so. The table is replaced whole,
+    then the note about its code."""
     from har_ls.predictions import load_predictions
 
     folder = Path(folder)
@@ -224,7 +238,9 @@ def check_writable(
             file.write(bytes(65536))
     except OSError as error:
         kind = DiskFull if error.errno in FULL else HarLsError
-        raise kind(f"{out}: cannot write results there ({error.strerror}): free some space or choose another folder with --out") from error
+        raise kind(
+            f"{out}: cannot write results there ({error.strerror}): free some space or choose another folder with --out"
+        ) from error
 
 # %% ../../nbs/06_runs/02_folder.ipynb #264c8959
 @contextlib.contextmanager
@@ -278,19 +294,26 @@ def run_folders(
     return [Path(place) for place in sorted(found)]
 
 
-COPIED = ("data", "division", "code", "measures", "har_ls", "python", *LIBRARIES, "finished")  # from `spec.json` as they stand
+# from `spec.json` as they stand
+COPIED = ("data", "division", "code", "measures", "har_ls", "python", *LIBRARIES, "finished")
 
 
 def run_row(
     about: dict,  # content of a `spec.json`
 ) -> dict:
-    "A run in one row: its name, the fields of its spec, what it depends on, versions, hardware, windows, people of the test part, seconds."
+    """A run in one row: its name, the fields of its spec, what it depends on, versions, hardware, windows, people of
+    the test part, seconds."""
     spec = {"objective": "smoothing", "epoch_factor": 1.0, "notebook": "run", **about["spec"]}
     return dict(
-        run=about["name"], **spec, **{key: about.get(key, "") for key in COPIED},
-        cpu=about["hardware"]["cpu"], gpu=about["hardware"]["gpu"], epochs_done=about["epochs"],
+        run=about["name"],
+        **spec,
+        **{key: about.get(key, "") for key in COPIED},
+        cpu=about["hardware"]["cpu"],
+        gpu=about["hardware"]["gpu"],
+        epochs_done=about["epochs"],
         people=", ".join(about.get("people", {}).get("test", ())),
-        **{f"{part}_windows": n for part, n in about["windows"].items()}, **{f"seconds_{key}": value for key, value in about["seconds"].items()},
+        **{f"{part}_windows": n for part, n in about["windows"].items()},
+        **{f"seconds_{key}": value for key, value in about["seconds"].items()},
     )
 
 
@@ -318,7 +341,8 @@ def load(
     folder: str | Path,  # a folder of runs
     notebook: str = "run",  # only runs of this template
 ) -> pd.DataFrame:
-    """Metrics of all finished runs: one row per replica and part; columns `run, dataset, model, protocol, fold, alpha, seed, part` and the measures.
+    """Metrics of all finished runs: one row per replica and part; columns `run, dataset, model, protocol, fold, alpha,
+    seed, part` and the measures.
 
     Where a spec was run more than once, the latest run counts. An empty table if there is no run."""
     about = specs(folder, notebook)
@@ -327,7 +351,9 @@ def load(
         try:
             tables.append(pq.ParquetFile(place / "metrics.parquet", memory_map=True).read(use_threads=False))
         except (OSError, pa.ArrowInvalid) as error:
-            raise HarLsError(f"{place / 'metrics.parquet'}: cannot be read ({error}); delete the run's folder and run it again") from error
+            raise HarLsError(
+                f"{place / 'metrics.parquet'}: cannot be read ({error}); delete the run's folder and run it again"
+            ) from error
     if not tables:
         return pd.DataFrame(columns=FIRST)
     return pa.concat_tables(tables, promote_options="permissive").to_pandas()

@@ -111,9 +111,13 @@ def grid_toml(
     for grid in grids:
         lines += ["[[block]]"]
         values = {key: value for key, value in asdict(grid).items() if value is not None and key != "options"}
-        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]  # looks the same in both languages
+        # looks the same in both languages
+        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
         for dataset, options in grid.options.items():
-            lines += [f"[block.options.{json.dumps(dataset)}]", *(f"{key} = {json.dumps(value)}" for key, value in options.items())]
+            lines += [
+                f"[block.options.{json.dumps(dataset)}]",
+                *(f"{key} = {json.dumps(value)}" for key, value in options.items()),
+            ]
         lines += [""]
     return "\n".join(lines)
 
@@ -131,9 +135,13 @@ def chosen_folds(
     protocol: str,
     subjects: int,  # people of the dataset
 ) -> list:
-    "The folds of a block for one dataset and protocol. Raises `HarLsError` for one that does not exist, or too few people."
+    """The folds of a block for one dataset and protocol. Raises `HarLsError` for one that does not exist, or too few
+    people."""
     if protocol == "subject" and grid.of_folds != "loo" and subjects < grid.of_folds:
-        raise HarLsError(f"of_folds = {grid.of_folds}: {dataset} has {subjects} people, and each fold needs one; use at most {subjects}")
+        raise HarLsError(
+            f"of_folds = {grid.of_folds}: {dataset} has {subjects} people, and each fold needs one; "
+            f"use at most {subjects}"
+        )
     n_folds = 1 if protocol == "official" else subjects if grid.of_folds == "loo" else grid.of_folds
     if grid.folds == "all":
         return list(range(n_folds))
@@ -144,10 +152,30 @@ def chosen_folds(
     return folds
 
 
-def spec_of(grid: Grid, dataset: str, model: str, alpha: float, protocol: str, fold: int, objective: str, factor: float, options: dict) -> RunSpec:
+def spec_of(
+    grid: Grid,
+    dataset: str,
+    model: str,
+    alpha: float,
+    protocol: str,
+    fold: int,
+    objective: str,
+    factor: float,
+    options: dict,
+) -> RunSpec:
     "One run of a block."
     return RunSpec(
-        dataset, model, alpha, protocol, fold, grid.of_folds, grid.seeds, grid.epochs, grid.max_windows, options, objective=objective,
+        dataset,
+        model,
+        alpha,
+        protocol,
+        fold,
+        grid.of_folds,
+        grid.seeds,
+        grid.epochs,
+        grid.max_windows,
+        options,
+        objective=objective,
         epoch_factor=factor,
     )
 
@@ -160,7 +188,9 @@ def grid_specs(
     specs, notes = [], []
     datasets = grid.datasets or found(data)
     ways = list(itertools.product(grid.models, grid.alphas, grid.objectives, grid.epoch_factors))
-    for dataset, protocol, (model, alpha, objective, factor) in itertools.product(datasets, grid.protocols or ("",), ways):
+    for dataset, protocol, (model, alpha, objective, factor) in itertools.product(
+        datasets, grid.protocols or ("",), ways
+    ):
         spec_of(grid, dataset, model, alpha, protocol, 0, objective, factor, {})  # refuses before anything is read
     for dataset in datasets:
         options = dict(grid.options.get(dataset, {}))
@@ -171,12 +201,14 @@ def grid_specs(
                 continue
             folds = chosen_folds(grid, dataset, protocol, facts.subjects)
             for (model, alpha, objective, factor), fold in itertools.product(ways, folds):
-                if objective == "smoothing" or alpha > 0 or "smoothing" not in grid.objectives:  # strength 0 is the same for all
+                # strength 0 is the same for all
+                if objective == "smoothing" or alpha > 0 or "smoothing" not in grid.objectives:
                     specs.append(spec_of(grid, dataset, model, alpha, protocol, fold, objective, factor, options))
     return specs, notes
 
 # %% ../../nbs/06_runs/05_grid.ipynb #559c8135
-TRAININGS = {"run": 1.0, "trained": 1.3, "distil": 1.5}  # what a template does for a seed takes as long as so many trainings
+# what a template does for a seed takes as long as so many trainings
+TRAININGS = {"run": 1.0, "trained": 1.3, "distil": 1.5}
 ROUGH = {  # seconds on one core for one epoch over 1000 windows, from channels and length
     "resnet1d": lambda channels, length: 0.5 * length / 128,
     "moderntcn": lambda channels, length: 1.4 * channels * length / (9 * 128),
@@ -201,7 +233,9 @@ def estimate(
     known: dict,  # from `known_speed`
 ) -> float:
     "Seconds that a run may take on one core."
-    work = len(spec.seeds) * recipe_of(spec).epochs * min(0.65 * facts.windows, spec.max_windows or facts.windows) / 1000
+    work = (
+        len(spec.seeds) * recipe_of(spec).epochs * min(0.65 * facts.windows, spec.max_windows or facts.windows) / 1000
+    )
     rough = TRAININGS[spec.notebook] * ROUGH.get(spec.model, ROUGH["moderntcn"])(facts.channels, facts.length)
     return work * known.get((spec.dataset, spec.model, spec.notebook), rough) + BESIDES
 
@@ -255,7 +289,8 @@ def plan_grids(
     data: str | Path | None = None,  # folder of archives
     published: set | None = None,  # names of runs that stand in a ledger
 ) -> tuple:  # (list of `Planned`, list of notes)
-    "The plan of several blocks: in their order, the longest run first within each; a run that an earlier block has is not repeated."
+    """The plan of several blocks: in their order, the longest run first within each; a run that an earlier block has
+    is not repeated."""
     planned, notes, seen = [], [], set()
     for number, grid in enumerate(grids, 1):
         specs, more = grid_specs(grid, data)
@@ -272,7 +307,9 @@ def summary_of(
     "What is left of each block, and about how many core-hours that will take."
     rows = {}
     for item in planned:
-        row = rows.setdefault(item.block, dict(block=item.block or "all", runs=0, done=0, published=0, left=0, core_hours=0.0))
+        row = rows.setdefault(
+            item.block, dict(block=item.block or "all", runs=0, done=0, published=0, left=0, core_hours=0.0)
+        )
         row["runs"] += 1
         row[item.state if item.is_done else "left"] += 1
         row["core_hours"] += item.seconds / 3600

@@ -41,7 +41,12 @@ def code_without_words(
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
             body[0] = ast.Pass()
     return ast.unparse(tree)
 
@@ -54,7 +59,8 @@ CHOICES = ("models", "loss")  # packages of which a run uses what its spec names
 def package_sources(
     package: Path,  # folder of `har_ls`
 ) -> dict:
-    "Module -> source, for every module of the package, as found when this process first asked: the code that it imports."
+    """Module -> source, for every module of the package, as found when this process first asked: the code that it
+    imports."""
     files = [file for file in package.rglob("*.py") if file.name != "_modidx.py"]
     sources = {}
     for file in sorted(files):
@@ -83,7 +89,8 @@ def chosen_modules(
     modules,  # names of all modules of the package
     choices: dict,  # package -> names in it that a spec uses, such as {"models": ("resnet1d_small",)}
 ) -> list:
-    "The modules of the chosen models and objectives: those whose name begins with the chosen one, or it with theirs; where there is none, all of that package."
+    """The modules of the chosen models and objectives: those whose name begins with the chosen one, or it with
+    theirs; where there is none, all of that package."""
     found = []
     for package, names in choices.items():
         inside = [module for module in modules if module.startswith(f"{package}.")]
@@ -96,7 +103,8 @@ def chosen_modules(
 # %% ../../nbs/06_runs/01_identity.ipynb #21edeeb0
 def closure(
     roots,  # modules and things in modules, from `imported`
-    choices: dict | None = None,  # package -> names in it that the spec uses; their modules count, however they are found
+    # package -> names in it that the spec uses; their modules count, however they are found
+    choices: dict | None = None,
     sources: dict | None = None,  # module -> source; None: those of this package
 ) -> dict:
     "Module -> code without words, of every module that the roots lead to. `NOT_ENTERED` are left out."
@@ -117,7 +125,8 @@ def closure(
 def study_notebook(
     name: str,  # such as "run", "report" or "advise"
 ) -> Path:
-    """The path of a study notebook: in the folder that the variable HAR_LS_STUDY names, else in the repository, else inside the installed package.
+    """The path of a study notebook: in the folder that the variable HAR_LS_STUDY names, else in the repository, else
+    inside the installed package.
 
     Raises `HarLsError` if it is not there."""
     package = Path(har_ls.__file__).parent
@@ -125,7 +134,11 @@ def study_notebook(
     for folder in [own] if own else [package.parent / "nbs" / "study", package / "_study"]:
         if (Path(folder) / f"{name}.ipynb").is_file():
             return Path(folder) / f"{name}.ipynb"
-    raise HarLsError(f"the notebook {name}.ipynb is not in {own}" if own else f"the notebook {name}.ipynb is missing: install har_ls again")
+    raise HarLsError(
+        f"the notebook {name}.ipynb is not in {own}"
+        if own
+        else f"the notebook {name}.ipynb is missing: install har_ls again"
+    )
 
 
 def tagged_cells(
@@ -147,7 +160,8 @@ def trained_models(
 def code_digest(
     spec: RunSpec,  # what to run
 ) -> str:
-    "Sixteen hexadecimal digits made from the code that computes this run: tagged cells of its template and the modules that they lead to."
+    """Sixteen hexadecimal digits made from the code that computes this run: tagged cells of its template and the
+    modules that they lead to."""
     return _code_digest(study_notebook(spec.notebook), trained_models(spec), spec.objective)
 
 
@@ -155,18 +169,22 @@ def code_digest(
 def _code_digest(template, models, objective):
     cells = tagged_cells(template)
     if not cells:
-        raise HarLsError(f"{template}: no cell is tagged compute, so that nothing says what computes this run; tag the cells that do")
+        raise HarLsError(
+            f"{template}: no cell is tagged compute, so that nothing says what computes this run; tag the cells that do"
+        )
     return digest_of([cells, closure(imported("\n".join(cells)), dict(models=models, loss=(objective,)))])
 
 
 @functools.lru_cache(maxsize=None)
 def measures_digest() -> str:
-    "The same for the measures: `har_ls.metrics.table` and what it leads to. It is recorded with every table and is no part of a name."
+    """The same for the measures: `har_ls.metrics.table` and what it leads to. It is recorded with every table and is
+    no part of a name."""
     return digest_of(closure({"metrics.table"}))
 
 # %% ../../nbs/06_runs/01_identity.ipynb #46a8bf44
 def scaling() -> list:
-    """What the scaling of signals does to an example: two training windows of two channels, one of which does not vary, as the model sees them.
+    """What the scaling of signals does to an example: two training windows of two channels, one of which does not vary,
+    as the model sees them.
 
     Three decimals are kept, so that the last digit of another processor does not count."""
     from har_ls.data.splits import split
@@ -175,8 +193,16 @@ def scaling() -> list:
     signal = [[0, 0, 0, 4], [0, 2, 4, 8], [1, 0, 0, 4], [0, 1, 4, 8], [2, 0, 0, 4], [0, 3, 4, 8]]
     x = np.array([[row, [5, 5, 5, 5]] for row in signal], np.float32)
     windows = Windows(
-        "example", x, np.arange(6) % 2, np.arange(6) // 2, np.c_[np.arange(6), np.zeros(6, int), np.full(6, 4)], 1.0, ("a", "b"), ("", ""),
-        ("rest", "walk"), part=np.array(["train"] * 4 + ["test"] * 2),
+        "example",
+        x,
+        np.arange(6) % 2,
+        np.arange(6) // 2,
+        np.c_[np.arange(6), np.zeros(6, int), np.full(6, 4)],
+        1.0,
+        ("a", "b"),
+        ("", ""),
+        ("rest", "walk"),
+        part=np.array(["train"] * 4 + ["test"] * 2),
     )
     return np.asarray(split(windows, "official").part("train")[0]).round(3).tolist()
 
@@ -210,7 +236,9 @@ def data_facts(
 ) -> Facts:
     "Load a dataset and note what planning needs. Raises `HarLsError` if it is not there or damaged."
     windows = _windows(dataset, data, options)
-    return Facts(windows.fingerprint, *windows.x.shape, len(set(np.asarray(windows.subject).tolist())), windows.part is not None)
+    return Facts(
+        windows.fingerprint, *windows.x.shape, len(set(np.asarray(windows.subject).tolist())), windows.part is not None
+    )
 
 
 @functools.lru_cache(maxsize=2)
@@ -224,7 +252,8 @@ def divided(
     spec: RunSpec,  # what to run
     data: str | Path | None = None,  # folder of archives; None: HAR_LS_DATA, else the user's cache
 ) -> dict:
-    "Fingerprint, division and scaling of a run's data, from memory where they were asked for before. Raises `HarLsError` as `load` and `split` do."
+    """Fingerprint, division and scaling of a run's data, from memory where they were asked for before. Raises
+    `HarLsError` as `load` and `split` do."""
     options = json.dumps(spec.options, sort_keys=True)
     facts = data_facts(spec.dataset, data and str(data), options)
     known, file = _known_divisions(facts.fingerprint)
@@ -272,7 +301,8 @@ def recipe_of(
 def recipe_values(
     spec: RunSpec,  # what to run
 ) -> dict:
-    "Model -> the recipe as plain values. What is switched off (0, None, nothing) is left out, so that a new switch renames nothing."
+    """Model -> the recipe as plain values. What is switched off (0, None, nothing) is left out, so that a new switch
+    renames nothing."""
     recipes = {model: asdict(recipe_of(spec, model)) for model in trained_models(spec)}
     return {model: {key: value for key, value in values.items() if value} for model, values in recipes.items()}
 
@@ -290,7 +320,8 @@ class Identity:
 
     @property
     def name(self) -> str:
-        "The name of the run's folder, such as `uci_har-resnet1d-a0.01-official-f0-3f9c2d1a`; another template's name stands before the digest."
+        """The name of the run's folder, such as `uci_har-resnet1d-a0.01-official-f0-3f9c2d1a`; another template's
+        name stands before the digest."""
         spec = self.spec
         digest = digest_of([identity_fields(spec), self.data, self.division, self.scaling, self.recipe, self.code], 8)
         dataset = re.sub(r"[^A-Za-z0-9_.]+", "_", spec.dataset.removeprefix("./"))

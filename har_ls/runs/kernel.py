@@ -15,7 +15,8 @@ import sys
 import tempfile
 import threading
 
-_absent = sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema tries this import, which takes a second, for a check of no use here
+# jsonschema tries this import, which takes a second, for a check of no use here
+_absent = sys.modules.setdefault("rfc3987_syntax", None)
 import nbformat
 
 if _absent is None:
@@ -36,7 +37,9 @@ _gc.freeze()
 if "torch" in _sys.modules and _sys.modules["torch"].cuda.is_initialized():
     _sys.modules["torch"].cuda.empty_cache()
 """
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")}
+ONE_THREAD = {
+    name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+}
 LISTENING = "HAR_LS_LISTENING"  # this variable tells a notebook that somebody hears of its progress
 
 # %% ../../nbs/06_runs/08_kernel.ipynb #47f20123
@@ -67,13 +70,18 @@ def send_progress(
     done: int,  # epochs done
     total: int,  # epochs in all
 ):
-    "Inside a notebook: tell the engine below how far it is. Where no engine of ours executes the notebook nothing happens."
+    """Inside a notebook: tell the engine below how far it is. Where no engine of ours executes the notebook nothing
+    happens."""
     from IPython import get_ipython
 
     kernel = getattr(get_ipython(), "kernel", None) if os.environ.get(LISTENING) else None
     if kernel is not None:
         kernel.session.send(
-            kernel.iopub_socket, "har_ls_progress", dict(done=done, total=total), parent=kernel.get_parent(), ident=kernel._topic("progress")
+            kernel.iopub_socket,
+            "har_ls_progress",
+            dict(done=done, total=total),
+            parent=kernel.get_parent(),
+            ident=kernel._topic("progress"),
         )
 
 # %% ../../nbs/06_runs/08_kernel.ipynb #f7117d4e
@@ -92,8 +100,11 @@ class KernelStopped(RuntimeError):
 
 def _new_kernel():
     "A kernel manager for the Python that runs this, whatever kernels the user has installed."
-    manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[], ensure_native_kernel=True))
-    manager.folder = tempfile.TemporaryDirectory(prefix="har_ls-", ignore_cleanup_errors=True)  # short: the system limits socket names
+    manager = AsyncKernelManager(
+        kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[], ensure_native_kernel=True)
+    )
+    # short: the system limits socket names
+    manager.folder = tempfile.TemporaryDirectory(prefix="har_ls-", ignore_cleanup_errors=True)
     manager.transport, manager.connection_file = "ipc", os.path.join(manager.folder.name, "kernel.json")
     manager.idle_timer = None
     return manager
@@ -118,7 +129,7 @@ def _put_back(manager):
         if manager in _all:
             _shelf.append(manager)
 
-
+# %% ../../nbs/06_runs/08_kernel.ipynb #0cb81cfb
 def _stop(manager, only_idle=False):
     with _guard:
         if only_idle and manager not in _shelf:
@@ -151,13 +162,21 @@ class WarmEngine(Engine):
     "Papermill engine that executes notebooks in a kernel kept from the notebook before."
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, folder=".", environment=None, on_progress=None, keep=None, start_timeout=60, **kwargs):
-        "Execute the notebook of `nb_man` in `folder`, with `environment` added to the process's variables; if the kernel dies, write it to `keep`."
+    def execute_managed_notebook(
+        cls, nb_man, kernel_name, folder=".", environment=None, on_progress=None, keep=None, start_timeout=60, **kwargs
+    ):
+        """Execute the notebook of `nb_man` in `folder`, with `environment` added to the process's variables; if the
+        kernel dies, write it to `keep`."""
         environment = {LISTENING: "1", **(environment or {})}
         manager = _take()
         client = Client(
-            nb_man, km=manager, forget=FORGET.format(environment=environment, folder=os.path.abspath(folder)), on_progress=on_progress,
-            startup_timeout=start_timeout, timeout=None, log=_log,
+            nb_man,
+            km=manager,
+            forget=FORGET.format(environment=environment, folder=os.path.abspath(folder)),
+            on_progress=on_progress,
+            startup_timeout=start_timeout,
+            timeout=None,
+            log=_log,
         )
         try:
             client.execute(env={**ONE_THREAD, **os.environ, **environment})

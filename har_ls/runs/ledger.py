@@ -53,7 +53,10 @@ def write_grouped(
     "Write a table with one row group for each group."
     arrow = pa.Table.from_pandas(table, schema, preserve_index=False).replace_schema_metadata(None)
     starts = [0, *(i for i in range(1, len(groups)) if groups[i] != groups[i - 1]), len(groups)]
-    with whole_file(path) as aside, pq.ParquetWriter(aside, arrow.schema, compression="zstd", compression_level=12) as writer:
+    with (
+        whole_file(path) as aside,
+        pq.ParquetWriter(aside, arrow.schema, compression="zstd", compression_level=12) as writer,
+    ):
         for start, stop in zip(starts, starts[1:]):
             writer.write_table(arrow.slice(start, stop - start), row_group_size=max(1, stop - start))
 
@@ -85,19 +88,27 @@ def first_difference(
 def check_together(
     about: pd.DataFrame,  # runs with the columns of `har_ls.runs.folder.run_row` and label, the trusted ones first
 ):
-    "Raise `HarLsError`, with names, if runs of one condition differ in data, code or people, or if a training stands there twice."
+    """Raise `HarLsError`, with names, if runs of one condition differ in data, code or people, or if a training
+    stands there twice."""
     about = about.reset_index(drop=True)
     found = first_difference(about, CONDITION, SAME)
-    found = found or first_difference(about, ["label", "protocol", "fold", "folds", "max_windows"], ("division", "people"))
+    found = found or first_difference(
+        about, ["label", "protocol", "fold", "folds", "max_windows"], ("division", "people")
+    )
     if found:
         one, other, column = found
         a, b = (shown(about[column][about.run == run].iloc[0]) for run in (one, other))
-        raise HarLsError(f"{one} and {other} do not belong together: {column} is {a} in the first and {b} in the second; publish one of them, or replace the other")
+        raise HarLsError(
+            f"{one} and {other} do not belong together: {column} is {a} in the first and {b} in the second; "
+            "publish one of them, or replace the other"
+        )
     trainings = about.explode("seeds")
     group = trainings.groupby([*CONDITION, "fold", "alpha", "seeds"], sort=False).run
     for (*_, seed), runs in group if trainings.duplicated([*CONDITION, "fold", "alpha", "seeds"]).any() else ():
         if len(runs) > 1:
-            raise HarLsError(f"{runs.iloc[0]} and {runs.iloc[1]} hold the same training, seed {seed}: publish one of them")
+            raise HarLsError(
+                f"{runs.iloc[0]} and {runs.iloc[1]} hold the same training, seed {seed}: publish one of them"
+            )
 
 # %% ../../nbs/06_runs/03_ledger.ipynb #d9314b07
 @contextlib.contextmanager
@@ -136,7 +147,8 @@ def add(
     folder: str | Path,  # a ledger, made if it is not there
     about: pd.DataFrame,  # one row per run to add, as `check_together` wants them
     tables: dict,  # name -> DataFrame with the column run; a name with a slash is a file in a folder of its own
-    replace: bool = False,  # drop published runs that do not belong together with the new ones, instead of refusing these
+    # drop published runs that do not belong together with the new ones, instead of refusing these
+    replace: bool = False,
     schemas: dict | None = None,  # name -> pyarrow schema, where pandas' types do not say enough
 ) -> list:  # names of the runs that were dropped
     "Add runs to a ledger. Raises `HarLsError`, with names, if they do not belong together with what stands there."
@@ -176,7 +188,8 @@ def read_table(
     name: str,  # of a table, such as "metrics"
     about: pd.DataFrame | None = None,  # runs whose rows are wanted; None: all that the ledger names
 ) -> pd.DataFrame:
-    "The rows of a table that belong to runs that the ledger names. Raises `HarLsError` if there is no such table, or it is damaged."
+    """The rows of a table that belong to runs that the ledger names. Raises `HarLsError` if there is no such table,
+    or it is damaged."""
     path = Path(folder) / f"{name}.parquet"
     about = read_runs(folder) if about is None else about
     try:

@@ -68,7 +68,8 @@ def check_dataset(
         return
     if isinstance(dataset, str) and (Path(dataset).suffix or "/" in dataset):
         raise HarLsError(
-            f"unknown dataset {dataset!r}: own recordings are named './{Path(dataset).name}', a file or folder in the data folder, "
+            f"unknown dataset {dataset!r}: own recordings are named './{Path(dataset).name}', a file or folder in "
+            "the data folder, "
             "which the parameter data or the variable HAR_LS_DATA gives"
         )
     one_of(dataset, DATASETS, "dataset")
@@ -124,9 +125,12 @@ class RunSpec:
             object.__setattr__(self, name, float(getattr(self, name)))
 
     def as_json(self) -> dict:
-        "All fields as JSON values; `RunSpec(**spec.as_json())` gives the same spec. `notebook` and `settings` only where they are not usual."
+        """All fields as JSON values; `RunSpec(**spec.as_json())` gives the same spec. `notebook` and `settings` only
+        where they are not usual."""
         values = {**asdict(self), "seeds": list(self.seeds)}
-        return {key: value for key, value in values.items() if self.notebook != "run" or key not in ("notebook", "settings")}
+        return {
+            key: value for key, value in values.items() if self.notebook != "run" or key not in ("notebook", "settings")
+        }
 
 # %% ../../nbs/06_runs/00_spec.ipynb #50360ba1
 def check_names(
@@ -179,5 +183,8 @@ def identity_fields(
     spec: RunSpec,  # what to run
 ) -> dict:
     "The fields that a run's name is made from: those of `ALWAYS`, and all others that differ from their defaults."
-    usual = {item.name: item.default if item.default_factory is MISSING else item.default_factory() for item in fields(RunSpec)}
+    usual = {
+        item.name: item.default if item.default_factory is MISSING else item.default_factory()
+        for item in fields(RunSpec)
+    }
     return {key: value for key, value in spec.as_json().items() if key in ALWAYS or value != usual[key]}

@@ -61,6 +61,8 @@ def setting(text):
     key, equals, value = text.partition("=")
     if not (key and equals):
         raise argparse.ArgumentTypeError(f"{text!r}: expected KEY=VALUE, such as rate=50")
+    if key == "root":
+        raise argparse.ArgumentTypeError("root is no setting of a dataset: name the folder of archives with --data")
     try:
         return key, json.loads(value)
     except ValueError:

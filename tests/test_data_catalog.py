@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 
 from har_ls.core import HarLsError
-from har_ls.data import catalog, dataset, own, synthetic, uci_har, usc_had
+from har_ls.data import catalog, dataset, synthetic, uci_har, usc_had
 from har_ls.data.windows import window
 
 
@@ -30,7 +30,8 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-# UCI-HAR ----------------------------------------------------------------------------------------------------------------
+# UCI-HAR
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def uci_files(people, newline="\n"):
@@ -62,7 +63,12 @@ def zip_of(path, files):
 def people(rng=None):
     rng = rng or np.random.default_rng(0)
     signal = [np.float32(rng.standard_normal((9, t)).round(4)) for t in (512, 320, 448, 256)]
-    return [("train", 1, 5, signal[0]), ("train", 1, 4, signal[1]), ("train", 3, 1, signal[2]), ("test", 2, 6, signal[3])]
+    return [
+        ("train", 1, 5, signal[0]),
+        ("train", 1, 4, signal[1]),
+        ("train", 3, 1, signal[2]),
+        ("test", 2, 6, signal[3]),
+    ]
 
 
 def test_uci_har_recordings_come_back(tmp_path):
@@ -120,13 +126,22 @@ def edited(files, name, line, change):
 @pytest.mark.parametrize(
     "fault, message",
     [
-        (lambda f: edited(f, BODY, 3, lambda x: x.replace("e", "q", 1)), "body_acc_x_train.txt, line 3, field 1: expected a num"),
-        (lambda f: edited(f, BODY, 5, lambda x: x + " 1.0"), "body_acc_x_train.txt, line 5: expected 128 fields, found 129"),
+        (
+            lambda f: edited(f, BODY, 3, lambda x: x.replace("e", "q", 1)),
+            "body_acc_x_train.txt, line 3, field 1: expected a num",
+        ),
+        (
+            lambda f: edited(f, BODY, 5, lambda x: x + " 1.0"),
+            "body_acc_x_train.txt, line 5: expected 128 fields, found 129",
+        ),
         (lambda f: edited(f, BODY, 2, lambda x: ""), "body_acc_x_train.txt: 16 windows, but y_train.txt has 17"),
         (lambda f: edited(f, Y, 2, lambda x: "7"), "y_test.txt, row 2: expected a whole number from 1 to 6, found 7"),
         (lambda f: edited(f, SUBJECT, 1, lambda x: "2.5"), "subject_test.txt, row 1: expected a whole number"),
         (lambda f: f | {BODY: ""}, "body_acc_x_train.txt: no data in it"),
-        (lambda f: {k: v for k, v in f.items() if k != BODY}, "found 0 files like 'train/Inertial Signals/body_acc_x_train.txt'"),
+        (
+            lambda f: {k: v for k, v in f.items() if k != BODY},
+            "found 0 files like 'train/Inertial Signals/body_acc_x_train.txt'",
+        ),
         (lambda f: f | {"../evil": "1"}, "points outside"),
     ],
 )
@@ -135,7 +150,8 @@ def test_uci_har_faults_are_named(tmp_path, fault, message):
         uci_har.read(zip_of(tmp_path / "uci.zip", fault(uci_files(people()))))
 
 
-# Loading ----------------------------------------------------------------------------------------------------------------
+# Loading
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def uci_in(folder, **kwargs):
@@ -182,7 +198,9 @@ def test_a_module_that_a_reader_uses_belongs_to_its_code(tmp_path, monkeypatch):
     code.write_text(open(parsing.__file__).read() + "\n# another parser\n")
     monkeypatch.setattr(parsing, "__file__", str(code))
     after = catalog._code("har_ls.data.uci_har")
-    assert {name for name in before if before[name] != after[name]} == {"har_ls.parsing"} and before.keys() == after.keys()
+    assert {name for name in before if before[name] != after[name]} == {
+        "har_ls.parsing"
+    } and before.keys() == after.keys()
 
 
 @pytest.mark.parametrize("name", [name for name in catalog.DATASETS if catalog.info(name).archive])
@@ -199,7 +217,8 @@ def test_fingerprint_is_that_of_the_content(name, tmp_path):
 
 
 @pytest.mark.parametrize("change", [
-    dict(name="other"), dict(rate=26.0), dict(units=("g",) * 6), dict(channels=tuple("abcdef")), dict(activities=tuple("abcdef")),
+    dict(name="other"), dict(rate=26.0), dict(units=("g",) * 6), dict(channels=tuple("abcdef")),
+    dict(activities=tuple("abcdef")),
     dict(y=np.zeros(120, np.int64)), dict(subject=np.ones(120, np.int64)), dict(span=np.zeros((120, 3), np.int64)),
     dict(part=np.array(["train"] * 119 + ["test"])), dict(posterior=None), dict(posterior=np.full((120, 6), 1 / 6)),
 ])
@@ -211,7 +230,8 @@ def test_every_part_of_the_content_is_in_the_fingerprint(change):
 def test_what_is_no_content_is_not_in_the_fingerprint():
     w = window(synthetic.generate(2, 60))
     same = replace(
-        w, x=np.asfortranarray(w.x), y=w.y.astype(np.int32), span=w.span.astype(">i8"), faults={"gaps": 1}, fingerprint="old",
+        w, x=np.asfortranarray(w.x), y=w.y.astype(np.int32), span=w.span.astype(">i8"), faults={"gaps": 1},
+        fingerprint="old",
         posterior=w.posterior + 1e-12,  # computed: the last bits are the library's
     )
     assert catalog.fingerprint(same) == catalog.fingerprint(w)
@@ -224,7 +244,10 @@ def test_two_processes_build_the_same_cache(tmp_path, cache):
     code = "import sys; from har_ls.data.catalog import load; print(load('uci_har', sys.argv[1]).x.sum())"
     running = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / "data")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, str(tmp_path / "data")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for _ in range(2)
     ]
@@ -279,12 +302,15 @@ def test_load_refusals(tmp_path):
     (dict(length=-3), "length=-3: "), (dict(length=True), "length=True: "), (dict(length=64.0), "length=64.0: "),
     (dict(length="64"), "length='64': "), (dict(length=float("nan")), "length=nan: "), (dict(length=[]), "length="),
     (dict(stride=0), "stride=0: expected a whole number of samples, 1 or more"), (dict(stride=False), "stride=False: "),
-    (dict(length=64, stride=0), "stride=0: "), (dict(stride=""), "stride='': "), (dict(length=64, stride=0.0), "stride=0.0: "),
-    (dict(lenght=64), "unknown option 'lenght' (did you mean 'length'?); there are length, stride, rate"), (dict(strid=64), "did you mean 'stride'"),
+    (dict(length=64, stride=0), "stride=0: "), (dict(stride=""), "stride='': "),
+    (dict(length=64, stride=0.0), "stride=0.0: "),
+    (dict(lenght=64), "unknown option 'lenght' (did you mean 'length'?); there are length, stride, rate"),
+    (dict(strid=64), "did you mean 'stride'"),
     (dict(heart=True), "unknown option 'heart'"), (dict(hart_rate=True), "did you mean 'heart_rate'"),
     (dict(heart_rate=1), "heart_rate=1: expected true or false"), (dict(heart_rate=""), "heart_rate='': "),
     (dict(rate="fast"), "rate='fast': expected a number"), (dict(rate=True), "rate=True: "), (dict(rate=[]), "rate="),
-    (dict(rate=0), "rate=0.0: expected samples per second"), (dict(rate=-5), "rate=-5.0: "), (dict(rate=float("inf")), "rate=inf: "),
+    (dict(rate=0), "rate=0.0: expected samples per second"), (dict(rate=-5), "rate=-5.0: "),
+    (dict(rate=float("inf")), "rate=inf: "),
     (dict(longest_gap=2.5), "longest_gap=2.5: expected a whole number"), (dict(longest_gap=-1), "longest_gap=-1: "),
     (dict(path="elsewhere"), "unknown option 'path'"),
 ])
@@ -333,12 +359,15 @@ def test_every_reader_comes_through_the_same_door(tmp_path, cache, name):
     assert again.fingerprint == w.fingerprint and len(list(cache.iterdir())) == 1
     assert len(w) == len(w.y) == len(w.span) > 0 and w.x.shape[1] == len(w.channels) == len(w.units)
     assert w.x.dtype == np.float32 and np.isfinite(w.x).all() and 0 <= w.y.min() <= w.y.max() < len(w.activities)
-    assert len(w.activities) == catalog.info(name).activities and set(w.subject) <= set(catalog.info(name).published.subjects)
+    assert len(w.activities) == catalog.info(name).activities and set(w.subject) <= set(
+        catalog.info(name).published.subjects
+    )
     table, ok = catalog.verify(name, tmp_path)
     assert not ok and {"missing"} <= set(table.verdict)  # a small example is not the published archive
 
 
-# The catalogue ----------------------------------------------------------------------------------------------------------
+# The catalogue
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_listing_loads_no_heavy_library():
@@ -354,12 +383,16 @@ def test_listing_loads_no_heavy_library():
 
 
 def test_importing_the_catalogue_imports_no_reader():
-    code = f"import sys, har_ls.data.catalog; print([n for n in {catalog.DATASETS} if f'har_ls.data.{{n}}' in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    readers = f"[n for n in {catalog.DATASETS} if f'har_ls.data.{{n}}' in sys.modules]"
+    code = f"import sys, har_ls.data.catalog; print({readers})"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 def test_a_dataset_is_one_module_of_under_sixty_lines_of_code():
-    "What CONTRIBUTING promises, by the dataset that it points to: lines of code, without imports, docstrings, comments and blanks."
+    """What CONTRIBUTING promises, by the dataset that it points to: lines of code, without imports, docstrings,
+    comments and blanks."""
     tree = ast.parse(Path(usc_had.__file__).read_text())
     lines = set()
     for node in tree.body:
@@ -385,20 +418,33 @@ def test_facts_add_up(name):
     for edition in (d.published, *d.copies):
         total = sum(edition.activities) + (edition.other or 0)
         assert len(edition.activities) == d.activities and len(set(edition.subjects)) == len(edition.subjects)
-        assert edition.per_subject is None or (sum(edition.per_subject) == total and len(edition.per_subject) == len(edition.subjects))
+        assert edition.per_subject is None or (
+            sum(edition.per_subject) == total and len(edition.per_subject) == len(edition.subjects)
+        )
     assert all(copy.note for copy in d.copies) and not d.published.note
     assert (d.length is None) == (d.stride is None) and (d.length is None or 1 <= d.stride <= d.length)
-    assert all(len(pinned) == 64 and int(pinned, 16) for pinned in d.files.values()) and len(set(d.files.values())) == len(d.files)
+    assert all(len(pinned) == 64 and int(pinned, 16) for pinned in d.files.values()) and len(
+        set(d.files.values())
+    ) == len(d.files)
 
 
 def test_sizes_that_the_publishers_state():
-    totals = dict(uci_har=10_299, wisdm=1_098_207, pamap2=2_872_533, mhealth=1_215_745, dsads=1_140_000, motionsense=1_412_865, usc_had=2_811_490)
+    totals = dict(
+        uci_har=10_299,
+        wisdm=1_098_207,
+        pamap2=2_872_533,
+        mhealth=1_215_745,
+        dsads=1_140_000,
+        motionsense=1_412_865,
+        usc_had=2_811_490,
+    )
     for name, total in totals.items():
         published = catalog.info(name).published
         assert sum(published.activities) + (published.other or 0) == total
 
 
-# Fetching ---------------------------------------------------------------------------------------------------------------
+# Fetching
+# ---------------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -459,7 +505,8 @@ def test_a_recorded_checksum_is_held_against_the_next_download(tmp_path):
         assert not path.exists()
 
 
-# Published facts --------------------------------------------------------------------------------------------------------
+# Published facts
+# --------------------------------------------------------------------------------------------------------
 
 
 def test_verify_says_what_is_missing(tmp_path):
@@ -521,3 +568,17 @@ def test_known_copies_need_every_count_to_agree():
     assert not ok and "missing subjects 3" in note
     table, ok, note = dataset.compare(r, edition((1, 5), (4,) * 6, what="windows"))
     assert not ok and "unknown subjects 2" in note
+
+
+@pytest.mark.parametrize("option", ["root=x", "name_or_path=x", "path=x", "data=x", "length=2.5", "gap=x"])
+def test_options_that_are_no_settings_of_a_dataset_end_in_a_sentence(option, capsys):
+    from har_ls.cli import main
+    from har_ls.runs.spec import RunSpec
+
+    with pytest.raises(SystemExit) as stopped:
+        raise SystemExit(main(["data", "describe", "synthetic", "--set", option]))
+    said = capsys.readouterr().err
+    assert stopped.value.code and option.split("=")[0] in said and "Traceback" not in said
+    if option == "root=x":
+        with pytest.raises(HarLsError, match="root is no setting"):
+            RunSpec("synthetic", "resnet1d", options={"root": "x"})

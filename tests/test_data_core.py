@@ -92,7 +92,10 @@ def test_member_names_are_not_trusted(tmp_path, name):
 
 def test_unsafe_name_in_an_inner_archive(tmp_path):
     (tmp_path / "a.zip").write_bytes(zipped({"inner.zip": zipped({"../evil": "1"})}))
-    with pytest.raises(HarLsError, match="inner.zip.*points outside"), open_archive(tmp_path / "a.zip", within="inner.zip"):
+    with (
+        pytest.raises(HarLsError, match="inner.zip.*points outside"),
+        open_archive(tmp_path / "a.zip", within="inner.zip"),
+    ):
         pass
 
 
@@ -168,7 +171,9 @@ def test_windows_cross_no_border_and_none_is_forgotten(layout, length, stride):
     expected = []
     for r, label in enumerate(recordings.labels):
         for first, last in runs(label):
-            expected += [(r, s, s + length) for s in range(first, last) if (s - first) % stride == 0 and s + length <= last]
+            expected += [
+                (r, s, s + length) for s in range(first, last) if (s - first) % stride == 0 and s + length <= last
+            ]
     if not expected:
         with pytest.raises(HarLsError, match="longest stretch"):
             window(recordings, length, stride)
@@ -218,7 +223,9 @@ def test_splits_are_disjoint_complete_and_keep_their_promise(protocol, seed, len
     parts = [s.train, s.validation, s.test, s.dropped]
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(len(w)))
     brute = np.mean([any(overlap(w.span[i], w.span[j]) for j in s.train) for i in s.test])
-    assert s.leaks == dict(share_samples=brute, share_subject=np.isin(w.subject[s.test], w.subject[s.train]).mean(), share_content=0)
+    assert s.leaks == dict(
+        share_samples=brute, share_subject=np.isin(w.subject[s.test], w.subject[s.train]).mean(), share_content=0
+    )
     if protocol == "segment":
         for a, b in ((s.train, s.test), (s.train, s.validation), (s.validation, s.test)):
             assert leaks(w, a, b)["share_samples"] == 0
@@ -243,7 +250,9 @@ def test_every_window_is_tested_once(protocol, folds):
 @given(st.integers(3, 7), st.integers(1, 4), st.integers(2, 3), st.integers(0, 10**6))
 @settings(max_examples=40, deadline=None)
 def test_folds_of_people_are_near_the_best_of_all_divisions(people, activities, folds, seed):
-    counts = 1 + np.random.default_rng(seed).poisson(30, (people, activities)) * np.random.default_rng(seed + 1).integers(0, 3, (people, 1))
+    counts = 1 + np.random.default_rng(seed).poisson(30, (people, activities)) * np.random.default_rng(
+        seed + 1
+    ).integers(0, 3, (people, 1))
     share = shares(counts)
     start = placed(share, folds)
     found = swapped(share, start, folds)
@@ -261,8 +270,13 @@ def test_folds_of_people_are_as_even_as_scikit_learns():
     rng, ours, theirs = np.random.default_rng(3), [], []
     for seed in range(60):
         people, activities, folds = int(rng.integers(8, 40)), int(rng.integers(2, 12)), int(rng.integers(2, 6))
-        counts = 2 + rng.poisson(rng.gamma(2, 30, (people, 1)) * rng.dirichlet(np.full(activities, rng.choice([0.5, 5])), people))
-        y, who = np.repeat(np.tile(np.arange(activities), people), counts.ravel()), np.repeat(np.arange(people), counts.sum(1))
+        counts = 2 + rng.poisson(
+            rng.gamma(2, 30, (people, 1)) * rng.dirichlet(np.full(activities, rng.choice([0.5, 5])), people)
+        )
+        y, who = (
+            np.repeat(np.tile(np.arange(activities), people), counts.ravel()),
+            np.repeat(np.arange(people), counts.sum(1)),
+        )
         sklearns = np.empty(people, np.int64)
         for f, (_, away) in enumerate(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(y, y, who)):
             sklearns[who[away]] = f
@@ -288,11 +302,14 @@ EVER = dict(
 
 
 def test_the_division_is_known_for_ever():
-    """These people and windows were set aside when this test was written, and have to be for ever: published runs depend on it."""
+    """These people and windows were set aside when this test was written: published runs depend on it."""
     w = window(synthetic.generate(10, 12))
     assert [split(w, "subject", fold).people["test"] for fold in range(5)] == EVER["subject"]
     assert split(w, "subject", 1).people["validation"] == EVER["validation"]
-    assert split(w, "random").test.tolist()[:8] == EVER["random"] and split(w, "segment").test.tolist()[:8] == EVER["segment"]
+    assert (
+        split(w, "random").test.tolist()[:8] == EVER["random"]
+        and split(w, "segment").test.tolist()[:8] == EVER["segment"]
+    )
     assert split(w, "subject").division == EVER["division"]
 
 
@@ -315,7 +332,9 @@ def test_the_fold_of_a_person_depends_on_the_name_and_not_on_the_number():
 def test_equal_people_are_divided_all_the_same():
     w = window(made([[(0, 40), (1, 40)]] * 9), 8, 8)
     tested = [split(w, "subject", fold, 4).people["test"] for fold in range(4)]
-    assert sorted(map(len, tested)) == [2, 2, 2, 3] and sorted(sum(tested, ())) == sorted(map(str, np.unique(w.subject)))
+    assert sorted(map(len, tested)) == [2, 2, 2, 3] and sorted(sum(tested, ())) == sorted(
+        map(str, np.unique(w.subject))
+    )
 
 
 def test_division_is_a_fingerprint_of_the_parts():
@@ -329,7 +348,11 @@ def test_division_is_a_fingerprint_of_the_parts():
     s = split(w, "subject")
     shuffled = replace(s, train=s.train[::-1])
     assert shuffled.division == s.division, "a set of windows, not their order"
-    assert replace(s, train=s.train[1:]).division != s.division != replace(s, train=s.validation, validation=s.train).division
+    assert (
+        replace(s, train=s.train[1:]).division
+        != s.division
+        != replace(s, train=s.validation, validation=s.train).division
+    )
 
 
 def test_a_division_reads_no_signal():
@@ -346,7 +369,8 @@ def test_dividing_loads_neither_scikit_learn_nor_torch():
 
 
 def copied(people, which, shift=0):
-    "Recordings of `people` people, those of `which` once more under another name, `shift` samples of another signal before them."
+    """Recordings of `people` people, those of `which` once more under another name, `shift` samples of another
+    signal before them."""
     r = population(np.random.default_rng(0), people)
     again = [i for i, who in enumerate(r.subject) if who in which]
     return replace(
@@ -404,7 +428,11 @@ def test_real_datasets_hold_few_copies(name):
     _, place, often = np.unique(w.content, return_inverse=True, return_counts=True)
     twice = (often[place] > 1) & (w.content != 0)
     if name == "motionsense":
-        assert set(w.subject[twice]) == {1} and {w.activities[k] for k in w.y[twice]} == {"sitting"} and 0.01 < twice.mean() < COPIES
+        assert (
+            set(w.subject[twice]) == {1}
+            and {w.activities[k] for k in w.y[twice]} == {"sitting"}
+            and 0.01 < twice.mean() < COPIES
+        )
     else:
         assert not twice.any()
     for fold in range(5):
@@ -460,7 +488,9 @@ def test_a_constant_channel_is_not_divided_by_zero():
 
 
 def test_thinning_keeps_activities_in_proportion():
-    w = window(made([[(0, 3000)], [(1, 1500)], [(0, 3000)], [(1, 1500)], [(0, 3000)], [(1, 1500)]], [1, 1, 2, 2, 3, 3]), 10, 10)
+    w = window(
+        made([[(0, 3000)], [(1, 1500)], [(0, 3000)], [(1, 1500)], [(0, 3000)], [(1, 1500)]], [1, 1, 2, 2, 3, 3]), 10, 10
+    )
     s = split(w, "random", max_windows=60)
     assert [len(p) for p in (s.train, s.validation, s.test)] == [60, 60, 60]
     for part in (s.train, s.validation, s.test):
@@ -496,7 +526,9 @@ def test_too_little_to_divide_is_said_in_a_sentence():
         for protocol in ("official", "random", "segment", "subject"):
             with pytest.raises(HarLsError):
                 split(few, protocol, 0, 2)
-    two = replace(w, x=w.x[:2], y=w.y[:2] * 0, subject=np.array([0, 1]), span=w.span[:2], part=np.array(["train", "test"]))
+    two = replace(
+        w, x=w.x[:2], y=w.y[:2] * 0, subject=np.array([0, 1]), span=w.span[:2], part=np.array(["train", "test"])
+    )
     with pytest.raises(HarLsError, match="leaves 1 people to train and validate on"):
         split(two, "official")
     with pytest.raises(HarLsError, match="leaves 1 people to train and validate on"):
@@ -581,7 +613,8 @@ def test_synthetic_depends_on_its_seed_only():
 
 
 @pytest.mark.parametrize(
-    "options", [dict(n_subjects=0), dict(windows_per_subject=7), dict(overlap=1.5), dict(overlap=-1), dict(label_noise=2)]
+    "options",
+    [dict(n_subjects=0), dict(windows_per_subject=7), dict(overlap=1.5), dict(overlap=-1), dict(label_noise=2)],
 )
 def test_synthetic_refusals(options):
     with pytest.raises(HarLsError, match=next(iter(options))):

@@ -23,7 +23,14 @@ def batch(seed, replicas, size, classes, scale):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**31), st.integers(1, 4), st.integers(1, 9), st.integers(2, 19), st.sampled_from([0.1, 3.0, 300.0]), st.data())
+@given(
+    st.integers(0, 2**31),
+    st.integers(1, 4),
+    st.integers(1, 9),
+    st.integers(2, 19),
+    st.sampled_from([0.1, 3.0, 300.0]),
+    st.data(),
+)
 def test_value_and_gradient_equal_pytorchs(seed, replicas, size, classes, scale, data):
     alphas = data.draw(st.lists(ALPHAS, min_size=replicas, max_size=replicas))
     logits, y = batch(seed, replicas, size, classes, scale)
@@ -102,10 +109,13 @@ def both(ours, theirs, logits, target):
 
 @settings(max_examples=120, deadline=None)
 @given(
-    st.integers(0, 2**31), st.integers(2, 7), st.sampled_from(["one", "batch", "square", "sequence", "image"]), ALPHAS, st.booleans(), st.booleans(),
+    st.integers(0, 2**31), st.integers(2, 7), st.sampled_from(["one", "batch", "square", "sequence", "image"]), ALPHAS,
+    st.booleans(), st.booleans(),
     st.booleans(), st.sampled_from(["mean", "sum", "none"]), st.booleans(),
 )  # fmt: skip
-def test_the_module_equals_pytorchs_for_every_layout_and_option(seed, classes, layout, alpha, probabilities, weighted, ignored, reduction, masked):
+def test_the_module_equals_pytorchs_for_every_layout_and_option(
+    seed, classes, layout, alpha, probabilities, weighted, ignored, reduction, masked
+):
     generator = torch.Generator().manual_seed(seed)
     more = dict(one=(), batch=(), square=(classes,), sequence=(5,), image=(3, classes))[layout]
     batch_shape = () if layout == "one" else (4,)
@@ -119,7 +129,12 @@ def test_the_module_equals_pytorchs_for_every_layout_and_option(seed, classes, l
         target.view(-1)[0] = -7
     weight = torch.rand(classes, generator=generator, dtype=torch.float64) + 0.1 if weighted else None
     options = dict(weight=weight, ignore_index=-7, reduction=reduction)
-    both(LabelSmoothingLoss(classes, alpha, **options), nn.CrossEntropyLoss(label_smoothing=alpha, **options), logits, target)
+    both(
+        LabelSmoothingLoss(classes, alpha, **options),
+        nn.CrossEntropyLoss(label_smoothing=alpha, **options),
+        logits,
+        target,
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -156,7 +171,11 @@ def test_the_two_layouts_cannot_be_confused():
 def fenced(word):
     "The code text on the loss page that holds `word`."
     cells = json.loads((Path(__file__).parent.parent / "nbs/01_loss/00_smoothing.ipynb").read_text())["cells"]
-    texts = re.findall(r"```python\n(.*?)```", "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown"), re.DOTALL)
+    texts = re.findall(
+        r"```python\n(.*?)```",
+        "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown"),
+        re.DOTALL,
+    )
     return next(text for text in texts if word in text)
 
 
@@ -168,7 +187,9 @@ def test_the_lightning_recipe_trains():
     module = space["Classifier"](nn.Linear(5, 6))
     before = module.training_step((x, y), 0).item()
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=16)
-    lightning.Trainer(max_epochs=5, logger=False, enable_checkpointing=False, enable_progress_bar=False).fit(module, loader)
+    lightning.Trainer(max_epochs=5, logger=False, enable_checkpointing=False, enable_progress_bar=False).fit(
+        module, loader
+    )
     assert module.training_step((x, y), 0).item() < before
 
 

@@ -1,4 +1,5 @@
-"""The objectives beside smoothing: cross-entropy at strength zero, replicas apart, gradients by finite differences, saturated logits."""
+"""The objectives beside smoothing: strength zero, replicas apart, gradients by finite differences, large logits."""
+
 import subprocess
 import sys
 
@@ -24,17 +25,30 @@ def independent(name, z, y, s):
         return ((1 - torch.exp(-ce)) ** s * ce).mean()
     if name == "margin":  # a hinge on the lead over each class
         lead = z.max(1, keepdim=True).values - z
-        return ce.mean() + s * nn.functional.margin_ranking_loss(torch.full_like(lead, 10.0), lead, torch.ones_like(lead))
+        return ce.mean() + s * nn.functional.margin_ranking_loss(
+            torch.full_like(lead, 10.0), lead, torch.ones_like(lead)
+        )
     if name == "maxsup":  # smoothing of the label that the model gives, without its cross-entropy
         given = z.argmax(1)
-        return ce.mean() + nn.functional.cross_entropy(z, given, label_smoothing=s) - nn.functional.cross_entropy(z, given)
+        return (
+            ce.mean() + nn.functional.cross_entropy(z, given, label_smoothing=s) - nn.functional.cross_entropy(z, given)
+        )
     uniform = torch.full_like(z, 1 / z.shape[1])
-    divergence = torch.distributions.kl_divergence(torch.distributions.Categorical(logits=z), torch.distributions.Categorical(probs=uniform))
+    divergence = torch.distributions.kl_divergence(
+        torch.distributions.Categorical(logits=z), torch.distributions.Categorical(probs=uniform)
+    )
     return ce.mean() + s * (divergence.mean() - torch.log(torch.tensor(float(z.shape[1]), dtype=z.dtype)))
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.sampled_from(list(OBJECTIVES)), st.integers(0, 2**31), st.integers(1, 4), st.integers(1, 9), st.integers(2, 19), st.data())
+@given(
+    st.sampled_from(list(OBJECTIVES)),
+    st.integers(0, 2**31),
+    st.integers(1, 4),
+    st.integers(1, 9),
+    st.integers(2, 19),
+    st.data(),
+)
 def test_value_and_gradient_of_each_replica_equal_an_independent_loss(name, seed, replicas, size, classes, data):
     strengths = data.draw(st.lists(st.sampled_from([0.0, 0.05, 0.3, 0.9]), min_size=replicas, max_size=replicas))
     logits, y = batch(seed, replicas, size, classes, 6.0)
@@ -76,7 +90,8 @@ def test_certain_predictions_have_finite_value_and_slope(name, lead):
 
 def test_only_the_objective_that_is_asked_for_is_imported():
     code = (
-        "import sys; from har_ls.loss.objectives import OBJECTIVES; assert len(OBJECTIVES) == 4 and 'smoothing' not in OBJECTIVES; OBJECTIVES['focal']; "
+        """import sys; from har_ls.loss.objectives import OBJECTIVES; assert len(OBJECTIVES) == 4 and 'smoothing' not
+        in OBJECTIVES; OBJECTIVES['focal'];"""
         "print(sorted(m for m in sys.modules if m.startswith('har_ls.loss.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

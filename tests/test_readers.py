@@ -1,4 +1,5 @@
-"""The readers of WISDM, PAMAP2, mHealth, DSADS, MotionSense and USC-HAD: values, faults, gaps, and the published sizes."""
+"""The readers of WISDM, PAMAP2, mHealth, DSADS, MotionSense and USC-HAD: values, faults, gaps, published sizes."""
+
 import importlib
 import io
 import re
@@ -16,7 +17,8 @@ from scipy.io import loadmat, savemat
 from har_ls.core import HarLsError
 from har_ls.data import catalog, dsads, mhealth, motionsense, pamap2, usc_had, wisdm
 
-# dataset -> how a small archive is written; which of its files is spoiled, what separates its fields, its first line of numbers
+# dataset -> how a small archive is written; which of its files is spoiled, what separates its fields, its first line of
+# numbers
 SMALL = dict(
     wisdm=(lambda path: wisdm.tiny(path, seconds=5, faults=False), "WISDM_ar_v1.1/WISDM_ar_v1.1_raw.txt", ",", 1),
     pamap2=(
@@ -30,7 +32,8 @@ SMALL = dict(
     motionsense=(lambda path: motionsense.tiny(path, seconds=2), "A_DeviceMotion_data/jog_9/sub_2.csv", ",", 2),
     usc_had=(lambda path: usc_had.tiny(path, trials=1), "USC-HAD/Subject2/a5t1.mat", None, None),
 )
-STRICT = [name for name in SMALL if name not in ("wisdm", "usc_had")]  # text in which a broken record is an error; WISDM skips and counts it
+# text in which a broken record is an error; WISDM skips and counts it
+STRICT = [name for name in SMALL if name not in ("wisdm", "usc_had")]
 
 
 @pytest.fixture(scope="module", params=list(SMALL))
@@ -141,7 +144,9 @@ def test_values_against_numpy(archives):
     index = [i for i in range(len(got.signals)) if got.subject[i] == 2 and got.labels[i][0] == 4]
     np.testing.assert_allclose(got.signals[index[0]], both, rtol=1e-6)
 
-    table = np.loadtxt(io.BytesIO(files_of(archives["motionsense"])[SMALL["motionsense"][1]]), delimiter=",", skiprows=1).T
+    table = np.loadtxt(
+        io.BytesIO(files_of(archives["motionsense"])[SMALL["motionsense"][1]]), delimiter=",", skiprows=1
+    ).T
     got = motionsense.read(archives["motionsense"])
     same = [x for x, s in zip(got.signals, got.subject) if s == 2 and np.allclose(x[0, 0], table[1, 0])]
     np.testing.assert_allclose(same[0], table[1:], rtol=1e-6)
@@ -178,13 +183,19 @@ def test_member_that_climbs_out(name, archives, tmp_path):
 
 def test_missing_subject_is_counted(name, archives, tmp_path):
     files = files_of(archives[name])
-    person = dict(wisdm="", pamap2="subject109", mhealth="subject2", dsads="/p2/", motionsense="sub_2.csv", usc_had="Subject2/")[name]
+    person = dict(
+        wisdm="", pamap2="subject109", mhealth="subject2", dsads="/p2/", motionsense="sub_2.csv", usc_had="Subject2/"
+    )[name]
     if name == "wisdm":
-        files = {n: b"\n".join(line for line in text.split(b"\n") if not line.startswith(b"2,")) for n, text in files.items()}
+        files = {
+            n: b"\n".join(line for line in text.split(b"\n") if not line.startswith(b"2,")) for n, text in files.items()
+        }
     else:
         files = {n: text for n, text in files.items() if person not in n}
     whole, part = read(name, archives[name]), read(name, archive_of(name, files, tmp_path))
-    key = next(key for key in whole.faults if key.endswith("missing") and key.split()[0] in ("people", "subjects", "users"))
+    key = next(
+        key for key in whole.faults if key.endswith("missing") and key.split()[0] in ("people", "subjects", "users")
+    )
     assert part.faults[key] == whole.faults[key] + 1
     assert len(set(part.subject)) == len(set(whole.subject)) - 1
 
@@ -212,15 +223,21 @@ def test_wrong_number_of_columns(strict, archives, tmp_path):
 @pytest.mark.parametrize("strict", STRICT)
 def test_field_that_is_not_a_number(strict, archives, tmp_path):
     _, member, delimiter, first = SMALL[strict]
-    path = spoiled(strict, archives, tmp_path, in_line(first + 7, delimiter, lambda fields: [*fields[:6], "1.2.3", *fields[7:]]))
-    with pytest.raises(HarLsError, match=rf"{re.escape(member)}, line {first + 7}, field 7: expected a number, found '1.2.3'"):
+    path = spoiled(
+        strict, archives, tmp_path, in_line(first + 7, delimiter, lambda fields: [*fields[:6], "1.2.3", *fields[7:]])
+    )
+    with pytest.raises(
+        HarLsError, match=rf"{re.escape(member)}, line {first + 7}, field 7: expected a number, found '1.2.3'"
+    ):
         read(strict, path)
 
 
 @pytest.mark.parametrize("strict", ["mhealth", "motionsense"])
 def test_nan_is_refused_where_the_publisher_has_none(strict, archives, tmp_path):
     _, member, delimiter, first = SMALL[strict]
-    path = spoiled(strict, archives, tmp_path, in_line(first + 1, delimiter, lambda fields: [*fields[:6], "nan", *fields[7:]]))
+    path = spoiled(
+        strict, archives, tmp_path, in_line(first + 1, delimiter, lambda fields: [*fields[:6], "nan", *fields[7:]])
+    )
     with pytest.raises(HarLsError, match=rf"{re.escape(member)}, line {first + 1}, field 7"):
         read(strict, path)
 
@@ -242,7 +259,8 @@ def test_unknown_activity_of_pamap2(code, archives, tmp_path):
 @pytest.mark.parametrize("strict, member", [
     ("dsads", "data/a20/p1/s01.txt"), ("dsads", "data/a00/p1/s01.txt"), ("dsads", "data/aXX/p1/s01.txt"),
     ("motionsense", "A_DeviceMotion_data/run_9/sub_1.csv"), ("pamap2", "PAMAP2_Dataset/Protocol/subject110.dat"),
-    ("mhealth", "MHEALTHDATASET/mHealth_subject11.log"), ("usc_had", "USC-HAD/Subject15/a1t1.mat"), ("usc_had", "USC-HAD/Subject1/a13t1.mat"),
+    ("mhealth", "MHEALTHDATASET/mHealth_subject11.log"), ("usc_had", "USC-HAD/Subject15/a1t1.mat"),
+    ("usc_had", "USC-HAD/Subject1/a13t1.mat"),
 ])
 def test_unknown_name_in_an_archive(strict, member, archives, tmp_path):
     files = files_of(archives[strict])
@@ -437,7 +455,8 @@ def test_usc_had_every_truncation_is_refused(archives, tmp_path):
 
 @pytest.mark.parametrize("fields, count", [
     (dict(subject="2", activity_number="5", trial="1"), 0), (dict(subject="2", activity_numbr="4", trial="1"), 1),
-    (dict(subject="2", activity_number="5", trial="3"), 1), (dict(subject="13"), 1), (dict(activity="running"), 0), (dict(trial=np.zeros((0, 1))), 0), (dict(trial="one"), 1),
+    (dict(subject="2", activity_number="5", trial="3"), 1), (dict(subject="13"), 1), (dict(activity="running"), 0),
+    (dict(trial=np.zeros((0, 1))), 0), (dict(trial="one"), 1),
     (dict(sensor_location="hip", title="USC"), 0),
 ])
 def test_usc_had_believes_the_name_and_counts(fields, count, archives, tmp_path):
@@ -513,7 +532,8 @@ def test_gaps_against_pandas(channels, length, longest, seed):
 
 
 def pamap2_text(codes, missing=(), heart=None, seconds=None):
-    "Text of one subject's file whose channel c at row t is c + t / 1000, with nan at the (row, column) pairs `missing`."
+    """Text of one subject's file whose channel c at row t is c + t / 1000, with nan at the (row, column) pairs
+    `missing`."""
     t = np.arange(len(codes))
     table = np.arange(54)[None] + t[:, None] / 1000
     table[:, 0] = t / 100 if seconds is None else seconds
@@ -607,7 +627,9 @@ def test_generated_pamap2_has_the_published_number_of_rows(subject):
 
 def test_generated_archives_have_the_published_format(archives):
     "Read back by NumPy alone: rows, columns, codes, and the kinds of gaps."
-    table = np.genfromtxt(io.BytesIO(files_of(archives["pamap2"])["PAMAP2_Dataset/Protocol/subject101.dat"]), delimiter=" ")
+    table = np.genfromtxt(
+        io.BytesIO(files_of(archives["pamap2"])["PAMAP2_Dataset/Protocol/subject101.dat"]), delimiter=" "
+    )
     assert table.shape == (round(376_417 * 0.003), 54)
     assert set(np.unique(table[:, 1])) == {0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 16, 17, 24}
     assert np.allclose(np.diff(table[:, 0]), 0.01)
@@ -627,7 +649,8 @@ def test_full_size(name, tmp_path, monkeypatch):
     importlib.import_module(f"har_ls.data.{name}").tiny(path, share=1.0)
     table, ok = catalog.verify(name, root=tmp_path)
     other = table[~table.verdict.isin(["as published", "counted"])]
-    assert not ok and other.check.tolist() == ["files with the published SHA-256"], other.to_string()  # the counts, not the content
+    # the counts, not the content
+    assert not ok and other.check.tolist() == ["files with the published SHA-256"], other.to_string()
     found = table.set_index("check").found
     assert found["rows, total"] == dict(pamap2=2_872_533, mhealth=1_215_745)[name]
     windows = catalog.load(name, root=tmp_path)

@@ -266,6 +266,7 @@ def _plan(name_or_path, root, length, stride, options):
 # %% ../../nbs/02_data/14_catalog.ipynb #c54f468c
 def load(
     name_or_path: str | Path,  # name of a dataset, or path of own recordings
+    /,
     root: str | Path | None = None,  # where to look for archives
     length: int | None = None,  # samples in a window; the dataset's default if None
     stride: int | None = None,  # samples from one window to the next; if None, the default, or a given `length`
@@ -432,6 +433,7 @@ def understood(
 
 def describe(
     name_or_path: str | Path,  # name of a dataset, or path of own recordings
+    /,
     root: str | Path | None = None,  # where to look for archives
     length: int | None = None,  # samples in a window; the default if None
     stride: int | None = None,

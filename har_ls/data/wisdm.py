@@ -7,7 +7,6 @@ __all__ = ['ACTIVITIES', 'RATE', 'SUBJECTS', 'COPY', 'DATASET', 'parse_records',
 
 # %% ../../nbs/02_data/07_wisdm.ipynb #02366e73
 import io
-import re
 import tarfile
 from pathlib import Path
 

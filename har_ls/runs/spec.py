@@ -150,6 +150,8 @@ def check_names(
         value = getattr(spec, name)
         if not isinstance(value, dict) or any(not isinstance(key, str) for key in value):
             raise HarLsError(f"{name} = {value!r}: expected names and values, such as {{'label_noise': 0.1}}")
+    if "root" in spec.options:
+        raise HarLsError("options: root is no setting of a dataset; the folder of archives is given as data")
     if spec.notebook == "run" and spec.settings:
         raise HarLsError(f"settings = {spec.settings!r}: the notebook run has none; name another notebook")
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from literals import assert_no_literal_results
 
 from har_ls import cli
+from har_ls.runs import execution
 from har_ls.runs import folder as runs
 from har_ls.core import HarLsError
 from har_ls.data.catalog import load
@@ -52,7 +53,7 @@ def results(quick):
 
 def test_the_same_command_trains_nothing(quick, capsys, monkeypatch):
     monkeypatch.chdir(quick)
-    monkeypatch.setattr(runs, "execute", lambda *a, **k: pytest.fail("a finished run was done again"))
+    monkeypatch.setattr(execution, "execute_notebook", lambda *a, **k: pytest.fail("a finished run was done again"))
     before = {path: path.stat().st_mtime_ns for path in runs.run_folders("here")}
     assert cli.main([*SMALL, "--out", "here", "--no-page"]) == 0
     assert "4 of 4 runs are done" in capsys.readouterr().out

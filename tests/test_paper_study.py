@@ -145,7 +145,7 @@ def made_up(results, **wanted):
         key = dict(dataset="wisdm", model="resnet1d_small" if table == "distillation" else "resnet1d", protocol="subject", fold=0, alpha=alpha, seed=seed, part=part, **more)
         of_people = value + rng.normal(0, 0.0005, 8)
         rows[table].append(key | {column: of_people.mean()})
-        for j in range(8) if split == "test" and table in left else ():
+        for j in range(8) if part == "test" and table in left else ():
             left[table].append(key | dict(subject=j, n=1) | {column: np.delete(of_people, j).mean()})
 
     for alpha in (0.0, 0.1):

@@ -90,8 +90,8 @@ def test_certain_predictions_have_finite_value_and_slope(name, lead):
 
 def test_only_the_objective_that_is_asked_for_is_imported():
     code = (
-        """import sys; from har_ls.loss.objectives import OBJECTIVES; assert len(OBJECTIVES) == 4 and 'smoothing' not
-        in OBJECTIVES; OBJECTIVES['focal'];"""
+        "import sys; from har_ls.loss.objectives import OBJECTIVES; "
+        "assert len(OBJECTIVES) == 4 and 'smoothing' not in OBJECTIVES; OBJECTIVES['focal'];"
         "print(sorted(m for m in sys.modules if m.startswith('har_ls.loss.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -30,9 +30,8 @@ ROWS = (381_400, 258_800, 275_500, 211_800, 197_400, 176_500, 107_100, 261_500, 
 DATASET = Dataset(
     "usc_had", "USC-HAD", Edition(SUBJECTS, ROWS, len(CHANNELS)), RATE, length=256, stride=256, windows=10_543,
     archive="USC-HAD.zip", url="https://sipi.usc.edu/had/USC-HAD.zip", licence="free for research",
-    folders=("USC-HAD",),
-    citation="Zhang, Sawchuk. USC-HAD: a daily activity dataset for ubiquitous activity recognition using wearable "
-    "sensors. UbiComp workshop SAGAware 2012.",
+    folders=("USC-HAD",), citation="Zhang, Sawchuk. USC-HAD: a daily activity dataset for ubiquitous activity "
+    "recognition using wearable sensors. UbiComp workshop SAGAware 2012.",
 )
 
 # %% ../../nbs/02_data/12_usc_had.ipynb #7554b176

@@ -58,7 +58,7 @@ def test_the_same_command_trains_nothing(quick, capsys, monkeypatch):
     assert cli.main([*SMALL, "--out", "here", "--no-page"]) == 0
     assert "4 of 4 runs are done" in capsys.readouterr().out
     assert cli.main([*SMALL, "--out", "here", "--dry-run"]) == 0
-    assert "4 runs: 4 done, 0 to do" in capsys.readouterr().out
+    assert "4 runs: 4 done, nothing is left to do" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in runs.run_folders("here")} == before
 
 

@@ -503,6 +503,14 @@ def test_dsads_refuses_a_short_segment_and_a_hole(archives, tmp_path):
 # --- MotionSense
 
 
+def test_motionsense_trials_that_say_the_same_are_counted(archives, tmp_path):
+    files = files_of(archives["motionsense"])
+    first, again = "A_DeviceMotion_data/sit_5/sub_1.csv", "A_DeviceMotion_data/sit_13/sub_1.csv"
+    copied = motionsense.read(archive_of("motionsense", files | {again: files[first]}, tmp_path))
+    assert motionsense.read(archives["motionsense"]).faults["trials that are a copy of another"] == 0
+    assert copied.faults["trials that are a copy of another"] == 1 and len(copied.signals) == 30
+
+
 def test_motionsense_header_is_checked(archives, tmp_path):
     path = spoiled("motionsense", archives, tmp_path, lambda text: text.replace(b"gravity.x", b"gravity.q", 1))
     with pytest.raises(HarLsError, match="line 1: expected the header"):

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from literals import assert_no_literal_results
 
 from har_ls import cli
+from har_ls.runs import execution
 from har_ls.runs import folder as runs
 from har_ls.core import HarLsError
 from har_ls.data.catalog import load
@@ -52,7 +53,7 @@ def results(quick):
 
 def test_the_same_command_trains_nothing(quick, capsys, monkeypatch):
     monkeypatch.chdir(quick)
-    monkeypatch.setattr(runs, "execute", lambda *a, **k: pytest.fail("a finished run was done again"))
+    monkeypatch.setattr(execution, "execute_notebook", lambda *a, **k: pytest.fail("a finished run was done again"))
     before = {path: path.stat().st_mtime_ns for path in runs.run_folders("here")}
     assert cli.main([*SMALL, "--out", "here", "--no-page"]) == 0
     assert "4 of 4 runs are done" in capsys.readouterr().out
@@ -144,7 +145,7 @@ def made_up(results, **wanted):
         key = dict(dataset="wisdm", model="resnet1d_small" if table == "distillation" else "resnet1d", protocol="subject", fold=0, alpha=alpha, seed=seed, part=part, **more)
         of_people = value + rng.normal(0, 0.0005, 8)
         rows[table].append(key | {column: of_people.mean()})
-        for j in range(8) if split == "test" and table in left else ():
+        for j in range(8) if part == "test" and table in left else ():
             left[table].append(key | dict(subject=j, n=1) | {column: np.delete(of_people, j).mean()})
 
     for alpha in (0.0, 0.1):

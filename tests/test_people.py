@@ -1,4 +1,5 @@
 """Shares of people: against brute force, at the edges, and refused where they mean nothing."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +13,21 @@ from har_ls.metrics.table import measure
 
 def part(predictions, keep):
     "The windows of a mask."
-    return replace(predictions, logits=predictions.logits[:, keep], features=predictions.features[:, keep], y=predictions.y[keep],
-                   subject=predictions.subject[keep], posterior=predictions.posterior[keep])
+    return replace(
+        predictions,
+        logits=predictions.logits[:, keep],
+        features=predictions.features[:, keep],
+        y=predictions.y[keep],
+        subject=predictions.subject[keep],
+        posterior=predictions.posterior[keep],
+    )
 
 
 def test_values_of_people_are_their_measures_where_a_measure_is_a_mean():
-    test, validation = imaginary_predictions((1.0, 3.0), windows=400), imaginary_predictions((1.0, 3.0), part="validation")
+    test, validation = (
+        imaginary_predictions((1.0, 3.0), windows=400),
+        imaginary_predictions((1.0, 3.0), part="validation"),
+    )
     sums = people.person_sums(test, validation)
     for subject in range(10):
         mine = sums[sums.subject == subject]

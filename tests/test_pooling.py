@@ -1,4 +1,5 @@
 """Effects, pooling, claims, mechanism and power: against statsmodels, brute force and simulation."""
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,16 +16,28 @@ def tables(rng, n, people, seeds, folds, person, training, rest):
     "Gaussian pieces: u [n, ...] of n studies with people divided into folds, and the ids that `luck` takes."
     fold = np.arange(people) * folds // people
     share = 1 / people
-    d = rng.normal(0, person, (n, people, 1)) + rng.normal(0, training, (n, folds, seeds))[:, fold] + rng.normal(0, rest, (n, people, seeds))
+    d = (
+        rng.normal(0, person, (n, people, 1))
+        + rng.normal(0, training, (n, folds, seeds))[:, fold]
+        + rng.normal(0, rest, (n, people, seeds))
+    )
     ids = np.arange(people * seeds)
     person_of, group = ids // seeds, fold[ids // seeds]
-    return (d * share / seeds).reshape(n, -1), np.full(len(ids), share / seeds), person_of, group, group * seeds + ids % seeds
+    return (
+        (d * share / seeds).reshape(n, -1),
+        np.full(len(ids), share / seeds),
+        person_of,
+        group,
+        group * seeds + ids % seeds,
+    )
 
 
 @pytest.mark.parametrize("people, seeds, folds", [(4, 3, 1), (10, 2, 5), (30, 3, 5)])
 @pytest.mark.parametrize("spread", [(1.0, 0.3, 0.5), (0.3, 1.0, 0.5), (1.0, 1.0, 1.0)])
 def test_intervals_of_nested_trainings_cover(people, seeds, folds, spread):
-    u, weight, person, group, training = tables(np.random.default_rng([people, folds]), 400, people, seeds, folds, *spread)
+    u, weight, person, group, training = tables(
+        np.random.default_rng([people, folds]), 400, people, seeds, folds, *spread
+    )
     hits = 0
     for row in u:
         half = effects.luck(row - weight * row.sum(), weight, person, 0 * person, group, training).half_width()
@@ -39,7 +52,10 @@ def test_variance_is_right_on_average():
     assert np.isclose(np.mean([f.rest for f in found]), 1 / 60, rtol=0.05)
 
 
-@pytest.mark.parametrize("design", [dict(people=10, seeds=3, folds=1, person=0.5, seed=0.1), dict(people=12, seeds=2, folds=3, person=0.15, seed=0.3)])
+@pytest.mark.parametrize(
+    "design",
+    [dict(people=10, seeds=3, folds=1, person=0.5, seed=0.1), dict(people=12, seeds=2, folds=3, person=0.15, seed=0.3)],
+)
 def test_intervals_cover_on_realistic_predictions(design):
     seen = effects.coverage(design | dict(windows=25), studies=20).set_index("measure")
     assert (seen.covered.dropna() >= 0.75).all()  # twenty studies of a promise of 95 %
@@ -73,7 +89,9 @@ def test_hartung_knapp_and_reml_against_statsmodels():
         y = rng.normal(0.02, 0.03, 7) + rng.normal(0, s)
         theirs = meta.combine_effects(y, s**2, method_re="iterated", use_t=True)
         w, mean, se = pooling.hartung_knapp(y, s**2, float(theirs.tau2))
-        assert np.isclose(mean, theirs.mean_effect_re) and np.isclose(se**2, theirs.var_hksj_re) and np.isclose(w.sum(), 1)
+        assert (
+            np.isclose(mean, theirs.mean_effect_re) and np.isclose(se**2, theirs.var_hksj_re) and np.isclose(w.sum(), 1)
+        )
 
 
 def test_reml_against_a_mixed_model_and_brute_force():
@@ -111,13 +129,19 @@ def test_family_of_endpoints_is_rarely_wrong():
 
 def test_contrasts_are_differences_of_what_is_shown():
     rng = np.random.default_rng(0)
-    parts = [effects.people_table(effects.imaginary_study(rng, people=6, folds=1, windows=30), d, m, p)
-             for d in "ab" for m in ("x", "y") for p in ("random", "subject")]
+    parts = [
+        effects.people_table(effects.imaginary_study(rng, people=6, folds=1, windows=30), d, m, p)
+        for d in "ab"
+        for m in ("x", "y")
+        for p in ("random", "subject")
+    ]
     found = effects.pieces(pd.concat(parts), ("ece",))
     known, new = (pooling.population_weights(found, name) for name in pooling.POPULATIONS)
     row = pooling.contrast(found, new, known)
     shown = [pooling.by_dataset(found, each).estimate.mean() for each in (new, known)]
-    assert np.isclose(row["estimate"], shown[0] - shown[1]) and row["people"] == 12  # six people in each dataset, not twenty-four
+    assert (
+        np.isclose(row["estimate"], shown[0] - shown[1]) and row["people"] == 12
+    )  # six people in each dataset, not twenty-four
     assert pooling.pool(pooling.by_dataset(found, new), "ece")["reason"].startswith("no interval from 2 datasets")
     with pytest.raises(HarLsError, match="does not add up"):
         pooling.check_adds_up(pd.DataFrame([dict(a=0.1, b=0.05, c=0.06)]), "c", "a", "b")
@@ -130,7 +154,9 @@ def test_claims_by_hand():
     row = dict(direction="rises", measure="accuracy", se=0.001, df=20, margin=0.005, people=9, reason="")
 
     def verdict(*estimates):
-        return claims.judge_rows(claim, pd.DataFrame([row | dict(estimate=e, where=(e,)) for e in estimates]), "every cell")
+        return claims.judge_rows(
+            claim, pd.DataFrame([row | dict(estimate=e, where=(e,)) for e in estimates]), "every cell"
+        )
 
     assert verdict(0.02, 0.03)["verdict"] == "supported"
     assert verdict(0.02, -0.03)["verdict"] == "contradicted" and verdict(0.02, -0.03)["why"] == "it falls"
@@ -142,9 +168,26 @@ def test_claims_by_hand():
 
 def test_mechanism_refuses_what_it_cannot_predict():
     with pytest.raises(HarLsError, match="validation"):
-        mechanism.cells_of(pd.DataFrame([
-            dict(dataset="a", model="m", protocol="subject", fold=0, seed=0, alpha=a, part="test", overconfidence=0.1, max_conf=0.9, ece=0.1) for a in (0.0, 0.1)
-        ]), 0.1)
+        mechanism.cells_of(
+            pd.DataFrame(
+                [
+                    dict(
+                        dataset="a",
+                        model="m",
+                        protocol="subject",
+                        fold=0,
+                        seed=0,
+                        alpha=a,
+                        part="test",
+                        overconfidence=0.1,
+                        max_conf=0.9,
+                        ece=0.1,
+                    )
+                    for a in (0.0, 0.1)
+                ]
+            ),
+            0.1,
+        )
     cells = pd.DataFrame([dict(zip(CELL, ("a", "m", "subject")), gap=0.1, shift=0.02, change=-0.02)])
     with pytest.raises(HarLsError, match="two datasets"):
         mechanism.score(mechanism.left_out(cells))
@@ -154,7 +197,13 @@ def test_mechanism_refuses_what_it_cannot_predict():
 
 def test_power_follows_the_components():
     parts = power.Components(4e-4, 1e-4, 1e-4)
-    assert parts.half_width(20, 3, 5) < parts.half_width(20, 2, 5) < parts.half_width(10, 2, 5) < parts.half_width(3, 2, 5) == np.inf
+    assert (
+        parts.half_width(20, 3, 5)
+        < parts.half_width(20, 2, 5)
+        < parts.half_width(10, 2, 5)
+        < parts.half_width(3, 2, 5)
+        == np.inf
+    )
     need = power.people_needed(parts, 0.005)
     assert need is None or need > 50
     with pytest.raises(HarLsError, match="no variance components"):

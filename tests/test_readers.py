@@ -434,7 +434,7 @@ HOLED = np.where(np.arange(300)[:, None] == 7, np.nan, SIX)
     (mat(readings=SIX), "found None"),
     (mat(sensor_readings=HOLED), "row 8: a value is not finite"),
     (mat(sensor_readings=HOLED * np.inf), "row 1: a value is not finite"),
-])
+], ids=["cut", "cut short", "no MATLAB", "five channels", "turned", "no rows", "text", "another name", "nan", "infinite"])
 def test_usc_had_faults_are_named(content, message, archives, tmp_path):
     path = spoiled("usc_had", archives, tmp_path, lambda text: content)
     with pytest.raises(HarLsError, match=f"USC-HAD/Subject2/a5t1.mat.*{message}"):

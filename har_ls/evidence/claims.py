@@ -13,19 +13,30 @@ import pandas as pd
 from ..core import one_of
 from .effects import EQUIVALENCE_LEVEL, LEVEL
 from .pooling import by_dataset
-from .statistics import CELL, Claim, Part, bounds, in_cell, margin_of, position, select
+from .statistics import CELL, Claim, Part, bounds, margin_of, position, select
 
 # %% ../../nbs/07_evidence/12_claims.ipynb #2ece6428
 FOUR = ("uci_har", "wisdm", "pamap2", "mhealth")
+
+
 BOTH = ("resnet1d", "moderntcn")
+
+
 SETTINGS = {  # name -> dataset -> protocols
-    "as in the original": {"uci_har": ("official",), "wisdm": ("random",), "pamap2": ("random",), "mhealth": ("random",)},
+    "as in the original": {
+        "uci_har": ("official",),
+        "wisdm": ("random",),
+        "pamap2": ("random",),
+        "mhealth": ("random",),
+    },
     "new people": {name: ("official", "subject") if name == "uci_har" else ("subject",) for name in FOUR},
 }
 
-
+# %% ../../nbs/07_evidence/12_claims.ipynb #6fcb8790
 def original_claims() -> list:
-    "The claims of the original single-run study, as `Claim`s whose parts name datasets and models; the setting adds the protocol."
+    """The claims of the original single-run study, as `Claim`s whose parts name datasets and models; the setting
+    adds the protocol."""
+
     def part(measure, direction, datasets=FOUR, models=BOTH):
         return Part(measure, direction, dict(dataset=list(datasets), model=list(models)))
 
@@ -33,23 +44,48 @@ def original_claims() -> list:
         return tuple(part(measure, direction, *where) for measure in ("accuracy", "f1_macro"))
 
     return [
-        Claim("confidence", "Smoothing lowers confidence and margin and raises entropy.",
-              (part("max_conf", "falls"), part("margin", "falls"), part("entropy", "rises"))),
-        Claim("more confident", "ResNet on WISDM becomes more confident.", (part("max_conf", "rises", ["wisdm"], ["resnet1d"]),)),
+        Claim(
+            "confidence",
+            "Smoothing lowers confidence and margin and raises entropy.",
+            (part("max_conf", "falls"), part("margin", "falls"), part("entropy", "rises")),
+        ),
+        Claim(
+            "more confident",
+            "ResNet on WISDM becomes more confident.",
+            (part("max_conf", "rises", ["wisdm"], ["resnet1d"]),),
+        ),
         Claim("intra", "The distance within classes falls.", (part("intra", "falls"),)),
         Claim("inter", "The distance between classes falls for ResNet.", (part("inter", "falls", FOUR, ["resnet1d"]),)),
-        Claim("separability", "Classes separate better: the ratio of the distances falls.", (part("separability", "falls"),)),
+        Claim(
+            "separability",
+            "Classes separate better: the ratio of the distances falls.",
+            (part("separability", "falls"),),
+        ),
         Claim("wisdm", "WISDM gains in accuracy and F1.", both("rises", ["wisdm"])),
-        Claim("resnet", "ResNet loses accuracy and F1 on UCI-HAR and PAMAP2.", both("falls", ["uci_har", "pamap2"], ["resnet1d"])),
-        Claim("moderntcn", "ModernTCN gains accuracy and F1 on UCI-HAR and PAMAP2.", both("rises", ["uci_har", "pamap2"], ["moderntcn"])),
+        Claim(
+            "resnet",
+            "ResNet loses accuracy and F1 on UCI-HAR and PAMAP2.",
+            both("falls", ["uci_har", "pamap2"], ["resnet1d"]),
+        ),
+        Claim(
+            "moderntcn",
+            "ModernTCN gains accuracy and F1 on UCI-HAR and PAMAP2.",
+            both("rises", ["uci_har", "pamap2"], ["moderntcn"]),
+        ),
         Claim("mhealth", "mHealth is unchanged in accuracy and F1.", both("unchanged", ["mhealth"])),
         Claim("nll", "The NLL falls with ModernTCN.", (part("nll", "falls", FOUR, ["moderntcn"]),)),
-        Claim("ece", "ECE gets worse, except for ModernTCN on UCI-HAR.",
-              (part("ece", "rises", FOUR, ["resnet1d"]), part("ece", "rises", ["wisdm", "pamap2", "mhealth"], ["moderntcn"]),
-               part("ece", "falls", ["uci_har"], ["moderntcn"]))),
+        Claim(
+            "ece",
+            "ECE gets worse, except for ModernTCN on UCI-HAR.",
+            (
+                part("ece", "rises", FOUR, ["resnet1d"]),
+                part("ece", "rises", ["wisdm", "pamap2", "mhealth"], ["moderntcn"]),
+                part("ece", "falls", ["uci_har"], ["moderntcn"]),
+            ),
+        ),
     ]
 
-
+# %% ../../nbs/07_evidence/12_claims.ipynb #42ca4d6c
 def in_setting(
     found: pd.DataFrame,  # any table with the columns `CELL`
     setting: str,  # name in `SETTINGS`
@@ -61,8 +97,27 @@ def in_setting(
 
 # %% ../../nbs/07_evidence/12_claims.ipynb #baa38dda
 WANTED = {"rises": "above", "falls": "below", "unchanged": "equivalent"}
+
+
 WHY = {"equivalent": "too small to matter", "above": "it rises", "below": "it falls"}
-JUDGED = ["name", "claim", "view", "verdict", "why", "judged", "agree", "where", "measure", "estimate", "low", "high", "people", "reason"]
+
+
+JUDGED = [
+    "name",
+    "claim",
+    "view",
+    "verdict",
+    "why",
+    "judged",
+    "agree",
+    "where",
+    "measure",
+    "estimate",
+    "low",
+    "high",
+    "people",
+    "reason",
+]
 
 
 def decided(
@@ -72,19 +127,22 @@ def decided(
     margin: float,  # differences up to this do not matter
     share: int = 1,  # of so many that could be wrong by luck
 ) -> str:
-    "equivalent, above, below or undecided: at 90 % for equivalence and 95 % for a difference, the errors divided by `share`."
+    """equivalent, above, below or undecided: at 90 % for equivalence and 95 % for a difference, the errors divided
+    by `share`."""
     if position(*bounds(estimate, se, df, 1 - (1 - EQUIVALENCE_LEVEL) / share), margin) == "equivalent":
         return "equivalent"
     return position(*bounds(estimate, se, df, 1 - (1 - LEVEL) / share), 0.0)
 
-
+# %% ../../nbs/07_evidence/12_claims.ipynb #90bfb751
 def judge_rows(
     claim: Claim,
-    rows: pd.DataFrame,  # direction, measure, where, estimate, se, df, margin, people, reason: one row for each interval
+    rows: pd.DataFrame,  # one interval each: direction, measure, where, estimate, se, df, margin, people, reason
     view: str,  # what they are of
 ) -> dict:
     "One row of a scorecard, `JUDGED`: shown is what contradicts the claim, or else supports it least."
-    row = dict.fromkeys(JUDGED, "") | dict(name=claim.name, claim=claim.sentence, view=view, verdict="not measured here", judged=0, agree=0)
+    row = dict.fromkeys(JUDGED, "") | dict(
+        name=claim.name, claim=claim.sentence, view=view, verdict="not measured here", judged=0, agree=0
+    )
     if not len(rows):
         return row | dict(estimate=np.nan, low=np.nan, high=np.nan, people=0)
     rows = rows.reset_index(drop=True)
@@ -100,8 +158,16 @@ def judge_rows(
     shown = int(against[0] if len(against) else np.nanargmin(reach) if np.isfinite(reach).any() else np.argmin(towards))
     return row | dict(
         verdict="contradicted" if len(against) else "supported" if (lies == wanted).all() else "undecided",
-        why=WHY[surely[shown]] if len(against) else "", judged=len(rows), agree=int((towards > 0).sum()), where=rows["where"][shown],
-        measure=rows["measure"][shown], estimate=rows["estimate"][shown], low=low[shown], high=high[shown], people=int(rows["people"][shown]), reason=rows["reason"][shown],
+        why=WHY[surely[shown]] if len(against) else "",
+        judged=len(rows),
+        agree=int((towards > 0).sum()),
+        where=rows["where"][shown],
+        measure=rows["measure"][shown],
+        estimate=rows["estimate"][shown],
+        low=low[shown],
+        high=high[shown],
+        people=int(rows["people"][shown]),
+        reason=rows["reason"][shown],
     )
 
 # %% ../../nbs/07_evidence/12_claims.ipynb #f3f4fc91
@@ -110,7 +176,10 @@ def judge_everywhere(
     effects: pd.DataFrame,  # from `har_ls.evidence.effects.cell_effects`, of one strength and setting
 ) -> dict:
     "The claim taken literally: does it hold in each of its cells?"
-    cells = [select(effects, part.where | dict(measure=[part.measure])).assign(direction=part.direction) for part in claim.parts]
+    cells = [
+        select(effects, part.where | dict(measure=[part.measure])).assign(direction=part.direction)
+        for part in claim.parts
+    ]
     rows = pd.concat(cells, ignore_index=True)
     return judge_rows(claim, rows.assign(where=list(rows[CELL].itertuples(index=False, name=None))), "every cell")
 
@@ -119,7 +188,8 @@ def judge_on_average(
     claim: Claim,
     found: pd.DataFrame,  # from `har_ls.evidence.effects.pieces`, of one strength and setting
 ) -> dict:
-    "The claim as people talk: does each of its parts hold on average over the datasets that it names? Models are averaged within a dataset, people first."
+    """The claim as people talk: does each of its parts hold on average over the datasets that it names? Models are
+    averaged within a dataset, people first."""
     rows = []
     for part in claim.parts:
         mine = select(found, part.where | dict(measure=[part.measure]))
@@ -129,7 +199,10 @@ def judge_on_average(
         for cell, weight in zip(cells.itertuples(index=False, name=None), share):
             weights.setdefault(cell[0], {})[cell] = weight
         if weights:
-            rows.append(dict(direction=part.direction, measure=part.measure, where=tuple(weights)) | _mean(by_dataset(mine, weights), part.measure))
+            rows.append(
+                dict(direction=part.direction, measure=part.measure, where=tuple(weights))
+                | _mean(by_dataset(mine, weights), part.measure)
+            )
     return judge_rows(claim, pd.DataFrame(rows), "on average")
 
 
@@ -138,10 +211,16 @@ def _mean(datasets, measure):
     variance, n = datasets["se"] ** 2, len(datasets)
     with np.errstate(invalid="ignore", divide="ignore"):
         df = variance.sum(skipna=False) ** 2 / (variance**2 / datasets["df"]).sum(skipna=False)
-    return dict(estimate=datasets["estimate"].mean(), se=np.sqrt(variance.sum(skipna=False)) / n, df=df, people=datasets["people"].sum(),
-                margin=margin_of(measure, datasets["base"].mean()), reason="; ".join(filter(None, datasets["reason"])))
+    return dict(
+        estimate=datasets["estimate"].mean(),
+        se=np.sqrt(variance.sum(skipna=False)) / n,
+        df=df,
+        people=datasets["people"].sum(),
+        margin=margin_of(measure, datasets["base"].mean()),
+        reason="; ".join(filter(None, datasets["reason"])),
+    )
 
-
+# %% ../../nbs/07_evidence/12_claims.ipynb #55a0e77e
 def scorecard(
     found: pd.DataFrame,  # from `pieces`, of one strength
     effects: pd.DataFrame,  # from `cell_effects`, of the same strength
@@ -149,7 +228,11 @@ def scorecard(
 ) -> pd.DataFrame:
     "Two rows for each claim of the original study, `JUDGED`: on average, and in every cell."
     found, effects = in_setting(found, setting), in_setting(effects, setting)
-    rows = [judge for claim in original_claims() for judge in (judge_on_average(claim, found), judge_everywhere(claim, effects))]
+    rows = [
+        judge
+        for claim in original_claims()
+        for judge in (judge_on_average(claim, found), judge_everywhere(claim, effects))
+    ]
     return pd.DataFrame(rows, columns=JUDGED)
 
 # %% ../../nbs/07_evidence/12_claims.ipynb #6e03a0f5
@@ -161,25 +244,39 @@ def original_effects(
     base = tidy[tidy["alpha"] == 0].drop(columns="alpha").rename(columns=dict(value="base"))
     tidy = tidy[tidy["alpha"] > 0].merge(base, on=["dataset", "model", "measure"])
     margin = [margin_of(measure, start) for measure, start in zip(tidy["measure"], tidy["base"])]
-    return tidy.assign(protocol=np.where(tidy["dataset"] == "uci_har", "official", "random"), estimate=tidy["value"] - tidy["base"], se=np.nan, df=np.nan,
-                       margin=margin, people=0, reason="single trainings")
+    return tidy.assign(
+        protocol=np.where(tidy["dataset"] == "uci_har", "official", "random"),
+        estimate=tidy["value"] - tidy["base"],
+        se=np.nan,
+        df=np.nan,
+        margin=margin,
+        people=0,
+        reason="single trainings",
+    )
 
 # %% ../../nbs/07_evidence/12_claims.ipynb #f45baf28
 def nll_causes(
-    metrics: pd.DataFrame,  # one row per training: `CELL`, fold, seed, alpha, part, accuracy, nll, nll_correct, nll_wrong
+    metrics: pd.DataFrame,  # one row per training and part, with accuracy, nll, nll_correct and nll_wrong
     alpha: float,  # strength, compared with none
     part: str = "test",  # part of the data
 ) -> pd.DataFrame:
-    """One row per cell: error (share of wrong windows, without smoothing), wrong and right (change of the NLL of wrong and of right windows), by_wrong,
-    by_right, by_errors (what each contributes to the change of the mean), and estimate (the change; the three add up to it). Means over folds of means over seeds."""
+    """One row per cell: error (share of wrong windows, without smoothing), wrong and right (change of the NLL of
+    wrong and of right windows), by_wrong, by_right, by_errors (what each contributes to the change of the
+    mean), and estimate (the change; the three add up to it). Means over folds of means over seeds."""
     key = [*CELL, "fold", "seed"]
     table = metrics[(metrics["part"] == part) & metrics["alpha"].isin([0.0, alpha])]
     table = table.set_index([*key, "alpha"])[["accuracy", "nll", "nll_correct", "nll_wrong"]].unstack("alpha").dropna()
     before, after = (table.xs(a, axis=1, level="alpha") for a in (0.0, alpha))
     middle, change = (before + after) / 2, after - before
-    rows = pd.DataFrame(dict(
-        error=1 - before["accuracy"], wrong=change["nll_wrong"], right=change["nll_correct"], by_wrong=(1 - middle["accuracy"]) * change["nll_wrong"],
-        by_right=middle["accuracy"] * change["nll_correct"], by_errors=-change["accuracy"] * (middle["nll_wrong"] - middle["nll_correct"]),
-        estimate=change["nll"],
-    ))
+    rows = pd.DataFrame(
+        dict(
+            error=1 - before["accuracy"],
+            wrong=change["nll_wrong"],
+            right=change["nll_correct"],
+            by_wrong=(1 - middle["accuracy"]) * change["nll_wrong"],
+            by_right=middle["accuracy"] * change["nll_correct"],
+            by_errors=-change["accuracy"] * (middle["nll_wrong"] - middle["nll_correct"]),
+            estimate=change["nll"],
+        )
+    )
     return rows.groupby([*CELL, "fold"]).mean().groupby(CELL).mean().reset_index()

@@ -25,19 +25,24 @@ from ..predictions import Predictions
 
 # %% ../../nbs/07_evidence/01_effects.ipynb #06b7adfd
 def pieces(
-    people: pd.DataFrame,  # `CELL`, fold, alpha, seed, part, subject, n and sums as `har_ls.metrics.people.person_sums` gives
+    people: pd.DataFrame,  # `CELL`, fold, and what `har_ls.metrics.people.person_sums` gives
     measures: tuple,  # names
     baseline: float = 0.0,  # the strength to compare with
     part: str = "test",  # part of the data
 ) -> pd.DataFrame:
-    """One row per measure, strength, training and person: measure, alpha, `CELL`, fold, seed, subject, weight (sums to 1 over a cell), base and value
-    (their sums over a cell are its measure without and with smoothing), and spread (difference whose luck is counted; for `ece` from `ece_spread`).
+    """One row per measure, strength, training and person: measure, alpha, `CELL`, fold, seed, subject, weight
+    (sums to 1 over a cell), base and value (their sums over a cell are its measure without and with smoothing),
+    and spread (difference whose luck is counted; for `ece` from `ece_spread`).
 
-    Folds count alike, and the seeds in a fold. A training whose partner is missing is left out. Raises `HarLsError` if a column is missing or
-    a training stands in the table twice."""
-    missing = [name for name in [*CELL, "fold", "alpha", "seed", "part", "subject", "n", *measures] if name not in people]
+    Folds count alike, and the seeds in a fold. A training whose partner is missing is left out. Raises
+    `HarLsError` if a column is missing or a training stands in the table twice."""
+    missing = [
+        name for name in [*CELL, "fold", "alpha", "seed", "part", "subject", "n", *measures] if name not in people
+    ]
     if missing:
-        raise HarLsError(f"the table of people has no column {', '.join(missing)}; make it with `har_ls.metrics.people.person_sums`")
+        raise HarLsError(
+            f"the table of people has no column {', '.join(missing)}; make it with `har_ls.metrics.people.person_sums`"
+        )
     key = [*CELL, "fold", "seed", "subject"]
     people = people[people["part"] == part]
     if people.duplicated([*key, "alpha"]).any():
@@ -45,7 +50,9 @@ def pieces(
         raise HarLsError(f"two results for {twice}: keep one of them")
     sums = list(dict.fromkeys([*measures, *(f"{m}_spread" for m in measures if f"{m}_spread" in people)]))
     plain = people.loc[people["alpha"] == baseline, [*key, *sums]]
-    both = people.loc[people["alpha"] != baseline, [*key, "alpha", "n", *sums]].merge(plain, on=key, suffixes=("", "_base"))
+    both = people.loc[people["alpha"] != baseline, [*key, "alpha", "n", *sums]].merge(
+        plain, on=key, suffixes=("", "_base")
+    )
     training = [*CELL, "alpha", "fold", "seed"]
     cell = both.groupby([*CELL, "alpha"])
     folds = cell["fold"].transform("nunique")
@@ -54,10 +61,15 @@ def pieces(
     tables = []
     for name in measures:
         moved = f"{name}_spread" if f"{name}_spread" in sums else name
-        tables.append(both[["alpha", *key]].assign(
-            measure=name, weight=both["n"] * share, base=both[f"{name}_base"] * share, value=both[name] * share,
-            spread=(both[moved] - both[f"{moved}_base"]) * share,
-        ))
+        tables.append(
+            both[["alpha", *key]].assign(
+                measure=name,
+                weight=both["n"] * share,
+                base=both[f"{name}_base"] * share,
+                value=both[name] * share,
+                spread=(both[moved] - both[f"{moved}_base"]) * share,
+            )
+        )
     return pd.concat(tables, ignore_index=True)
 
 # %% ../../nbs/07_evidence/01_effects.ipynb #e4ea9340
@@ -79,22 +91,40 @@ def imaginary_study(
     for mine in np.array_split(np.arange(people), folds):
         n = rng.integers(windows // 2, 3 * windows // 2 + 1, len(mine))
         which, y = np.repeat(np.arange(len(mine)), n), rng.integers(classes, size=n.sum())
-        habit, profit, calmer = rng.normal(0, person, (len(mine), classes)), rng.normal(0, person, len(mine)), rng.normal(0, person, len(mine))
+        habit, profit, calmer = (
+            rng.normal(0, person, (len(mine), classes)),
+            rng.normal(0, person, len(mine)),
+            rng.normal(0, person, len(mine)),
+        )
         truth = np.eye(classes)[y]
         seen = 2.5 * truth + rng.normal(size=truth.shape) + habit[which]
         x, scale = [], []
         for smoothed in np.repeat([0, 1], seeds):
             quirk, luck, mood = rng.normal(0, seed, classes), rng.normal(0, seed), rng.normal(0, seed)
-            x.append(seen + rng.normal(0, 0.4, truth.shape) + quirk + smoothed * (gain + 0.3 * profit[which] + 0.5 * luck)[:, None] * truth)
+            x.append(
+                seen
+                + rng.normal(0, 0.4, truth.shape)
+                + quirk
+                + smoothed * (gain + 0.3 * profit[which] + 0.5 * luck)[:, None] * truth
+            )
             scale.append(np.exp(sharp + smoothed * (-softer + 0.15 * calmer[which] + 0.3 * mood))[:, None])
         x = np.array(x, np.float32)
-        parts.append(Predictions(
-            "test", (x * scale).astype(np.float32), x, np.tile(np.eye(classes, dtype=np.float32), (2 * seeds, 1, 1)),
-            np.zeros((2 * seeds, classes), np.float32), y, mine[which], np.repeat([0.0, alpha], seeds), np.tile(np.arange(seeds), 2),
-        ))
+        parts.append(
+            Predictions(
+                "test",
+                (x * scale).astype(np.float32),
+                x,
+                np.tile(np.eye(classes, dtype=np.float32), (2 * seeds, 1, 1)),
+                np.zeros((2 * seeds, classes), np.float32),
+                y,
+                mine[which],
+                np.repeat([0.0, alpha], seeds),
+                np.tile(np.arange(seeds), 2),
+            )
+        )
     return parts
 
-
+# %% ../../nbs/07_evidence/01_effects.ipynb #9fb2f416
 def people_table(
     parts: list,  # of `Predictions`, one per fold
     dataset: str = "imaginary",
@@ -102,7 +132,10 @@ def people_table(
     protocol: str = "subject",
 ) -> pd.DataFrame:
     "The table of people of a cell, from its predictions."
-    return pd.concat([person_sums(p).assign(dataset=dataset, model=model, protocol=protocol, fold=f) for f, p in enumerate(parts)], ignore_index=True)
+    return pd.concat(
+        [person_sums(p).assign(dataset=dataset, model=model, protocol=protocol, fold=f) for f, p in enumerate(parts)],
+        ignore_index=True,
+    )
 
 # %% ../../nbs/07_evidence/01_effects.ipynb #4bba30fd
 @dataclass(frozen=True)
@@ -143,9 +176,15 @@ def luck(
     twice = kappa * (_overlap(weight, person, cell, group) * by_fold).sum()  # Q
     fourth = (by_fold**2 / (seeds + 1)).sum()
     df = (by_fold.sum() ** 2 - 2 * fourth) / fourth if fourth > 0 else (seeds - 1).sum()
-    return Luck(max(rows - rest - twice, 0.0), max(by_fold.sum() - rest, 0.0), rest, 1 / kish - 1, float(np.clip(df, (seeds - 1).min(), (seeds - 1).sum())))
+    return Luck(
+        max(rows - rest - twice, 0.0),
+        max(by_fold.sum() - rest, 0.0),
+        rest,
+        1 / kish - 1,
+        float(np.clip(df, (seeds - 1).min(), (seeds - 1).sum())),
+    )
 
-
+# %% ../../nbs/07_evidence/01_effects.ipynb #66313010
 def _totals(key, values):
     "Sum of the values of each key."
     return np.bincount(key, values)
@@ -166,11 +205,14 @@ def _rest(u, weight, person, group, training, off, seeds):
     of_pair = np.zeros(len(count), int)
     of_pair[pair] = group
     people = np.bincount(of_pair)
-    return float((_totals(group, left**2) * seeds / np.maximum(seeds - 1, 1) * people / np.maximum(people - 1, 1)).sum())
+    return float(
+        (_totals(group, left**2) * seeds / np.maximum(seeds - 1, 1) * people / np.maximum(people - 1, 1)).sum()
+    )
 
 
 def _overlap(weight, person, cell, group):
-    "How much of each fold's V stands in A as well [groups]: the squared distance of the fold's weights of people from those of its cell."
+    """How much of each fold's V stands in A as well [groups]: the squared distance of the fold's weights of people
+    from those of its cell."""
     people = person.max() + 1
     pair, at = np.unique(group * people + person, return_inverse=True)
     fold, who, here = pair // people, pair % people, _totals(at, weight)
@@ -182,7 +224,12 @@ def _overlap(weight, person, cell, group):
     return _totals(fold, here**2 - 2 * here * there[of_fold[fold], who]) + (there**2).sum(1)[of_fold]
 
 # %% ../../nbs/07_evidence/01_effects.ipynb #ab50d7d6
-LEVEL, EQUIVALENCE_LEVEL = 0.95, 0.90  # of the interval for a difference; of the one for equivalence (two one-sided tests at 5 %)
+LEVEL, EQUIVALENCE_LEVEL = (
+    0.95,
+    0.90,
+)  # of the interval for a difference; of the one for equivalence (two one-sided tests at 5 %)
+
+
 FEWEST_PEOPLE = 4
 
 
@@ -209,7 +256,7 @@ class Effect:
         "Lower and upper end."
         return bounds(self.estimate, self.se, self.df, level)
 
-
+# %% ../../nbs/07_evidence/01_effects.ipynb #ee0e68a8
 def combine(
     found: pd.DataFrame,  # from `pieces`, of one measure and strength
     cells: dict,  # (dataset, model, protocol) -> weight, such as 1/2 and 1/2, or 1 and -1
@@ -255,7 +302,7 @@ def no_interval(
         return "no interval from one seed: trainings differ, and one does not say by how much"
     return "" if (seeds - 1).sum() >= 2 else "no interval from two trainings: a third seed or a second fold is needed"
 
-
+# %% ../../nbs/07_evidence/01_effects.ipynb #32754a52
 def equivalent_df(
     se: float,  # square root of all variance
     counted: Luck,
@@ -272,11 +319,13 @@ def equivalent_df(
 def cell_effects(
     found: pd.DataFrame,  # from `pieces`
 ) -> pd.DataFrame:
-    """One row per cell, alpha and measure: `CELL`, alpha, measure, base, value, estimate (value - base), se, df, low, high (95 %), p (two-sided, of no
-    difference), people, seeds, folds, reason (where there is no interval), margin, verdict."""
+    """One row per cell, alpha and measure: `CELL`, alpha, measure, base, value, estimate (value - base), se, df,
+    low, high (95 %), p (two-sided, of no difference), people, seeds, folds, reason (where there is no
+    interval), margin, verdict."""
     rows = []
-    for (*cell, alpha, measure), mine in found.groupby([*CELL, "alpha", "measure"], sort=False):
-        rows.append(dict(zip(CELL, cell), alpha=alpha, measure=measure) | described(combine(mine, {tuple(cell): 1.0}), measure))
+    for (*cell, alpha, name), mine in found.groupby([*CELL, "alpha", "measure"], sort=False):
+        effect = combine(mine, {tuple(cell): 1.0})
+        rows.append(dict(zip(CELL, cell), alpha=alpha, measure=name) | described(effect, name))
     return pd.DataFrame(rows)
 
 
@@ -285,13 +334,25 @@ def described(
     measure: str,  # its name
     margin: float | None = None,  # the difference that does not matter; None: that of the measure
 ) -> dict:
-    "An effect as a row of a table: base, value, estimate, se, df, low, high, p, people, seeds, folds, reason, margin, verdict."
+    """An effect as a row of a table: base, value, estimate, se, df, low, high, p, people, seeds, folds, reason,
+    margin, verdict."""
     margin = margin_of(measure, effect.base) if margin is None else margin
     low, high = effect.interval()
     return dict(
-        base=effect.base, value=effect.value, estimate=effect.estimate, se=effect.se, df=effect.df, low=low, high=high,
-        p=p_value(effect.estimate, effect.se, effect.df), people=effect.people, seeds=effect.seeds, folds=effect.folds, reason=effect.reason,
-        margin=margin, verdict=verdict(effect.estimate, effect.se, effect.df, margin, direction_of(measure)),
+        base=effect.base,
+        value=effect.value,
+        estimate=effect.estimate,
+        se=effect.se,
+        df=effect.df,
+        low=low,
+        high=high,
+        p=p_value(effect.estimate, effect.se, effect.df),
+        people=effect.people,
+        seeds=effect.seeds,
+        folds=effect.folds,
+        reason=effect.reason,
+        margin=margin,
+        verdict=verdict(effect.estimate, effect.se, effect.df, margin, direction_of(measure)),
     )
 
 
@@ -301,7 +362,7 @@ def direction_of(
     "Which way is better: higher, lower or None."
     return MEASURES[measure].direction if measure in MEASURES else None
 
-
+# %% ../../nbs/07_evidence/01_effects.ipynb #84772a0f
 def verdict(
     estimate: float,
     se: float,
@@ -309,8 +370,8 @@ def verdict(
     margin: float,  # differences up to this do not matter
     better: str | None,  # "higher", "lower" or None
 ) -> str:
-    """Equivalent: the 90 % interval lies inside the margin. Helps or hurts (raises or lowers where neither is better): the 95 % interval excludes zero.
-    Otherwise undecided."""
+    """Equivalent: the 90 % interval lies inside the margin. Helps or hurts (raises or lowers where neither is
+    better): the 95 % interval excludes zero. Otherwise undecided."""
     inside = position(*bounds(estimate, se, df, EQUIVALENCE_LEVEL), margin) == "equivalent"
     if inside:
         return "equivalent"
@@ -325,11 +386,13 @@ def coverage(
     measures: tuple = ("accuracy", "nll", "ece", "separability"),
     seed: int = 0,  # of the simulation
 ) -> pd.DataFrame:
-    """One row per measure: truth (mean effect), spread (its standard deviation over studies), se (root mean square of the standard errors),
-    covered (share of 95 % intervals that contain the truth), above and below (share of intervals that lie on one side of it), equivalent (share of
-    studies that would call an effect as large as the margin equivalent, however wide the margin), studies.
+    """One row per measure: truth (mean effect), spread (its standard deviation over studies), se (root mean square
+    of the standard errors), covered (share of 95 % intervals that contain the truth), above and below (share of
+    intervals that lie on one side of it), equivalent (share of studies that would call an effect as large as
+    the margin equivalent, however wide the margin), studies.
 
-    A last row, `any of them`, has in above the share of studies in which any measure differs from its truth after Holm's correction."""
+    A last row, `any of them`, has in above the share of studies in which any measure differs from its truth
+    after Holm's correction."""
     rng, rows = np.random.default_rng(seed), []
     for number in range(studies):
         table = pieces(people_table(imaginary_study(rng, **design)), measures)
@@ -341,21 +404,42 @@ def coverage(
     off = table["estimate"] - truth
     low, high = bounds(off, table["se"], table["df"])
     table = table.assign(
-        truth=truth, covered=(low <= 0) & (0 <= high), above=low > 0, below=high < 0, square=table["se"] ** 2,
-        equivalent=bounds(off, table["se"], table["df"], EQUIVALENCE_LEVEL)[1] < 0, p=[p_value(*row) for row in zip(off, table["se"], table["df"])],
+        truth=truth,
+        covered=(low <= 0) & (0 <= high),
+        above=low > 0,
+        below=high < 0,
+        square=table["se"] ** 2,
+        equivalent=bounds(off, table["se"], table["df"], EQUIVALENCE_LEVEL)[1] < 0,
+        p=[p_value(*row) for row in zip(off, table["se"], table["df"])],
     )
     found = table.groupby("measure", sort=False).agg(
-        truth=("truth", "first"), spread=("estimate", "std"), square=("square", "mean"), covered=("covered", "mean"), above=("above", "mean"),
-        below=("below", "mean"), equivalent=("equivalent", "mean"),
+        truth=("truth", "first"),
+        spread=("estimate", "std"),
+        square=("square", "mean"),
+        covered=("covered", "mean"),
+        above=("above", "mean"),
+        below=("below", "mean"),
+        equivalent=("equivalent", "mean"),
     )
     found = found.assign(se=np.sqrt(found.pop("square")), studies=studies).reset_index()
     family = (table.groupby("study")["p"].apply(lambda p: holm(p).min()) <= 1 - LEVEL).mean()
-    return pd.concat([found, pd.DataFrame([dict(measure="any of them", above=family, studies=studies)])], ignore_index=True)
+    return pd.concat(
+        [found, pd.DataFrame([dict(measure="any of them", above=family, studies=studies)])], ignore_index=True
+    )
 
 # %% ../../nbs/07_evidence/01_effects.ipynb #3d67781e
 DESIGNS = [
     dict(people=people, seeds=seeds, folds=folds, person=person, seed=seed)
-    for people, seeds, folds in ((4, 3, 1), (4, 10, 1), (9, 5, 1), (10, 2, 2), (10, 3, 5), (15, 3, 5), (30, 2, 5), (30, 3, 5))
+    for people, seeds, folds in (
+        (4, 3, 1),
+        (4, 10, 1),
+        (9, 5, 1),
+        (10, 2, 2),
+        (10, 3, 5),
+        (15, 3, 5),
+        (30, 2, 5),
+        (30, 3, 5),
+    )
     for person, seed in ((0.6, 0.05), (0.15, 0.4), (0.4, 0.2))
 ]
 

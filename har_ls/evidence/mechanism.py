@@ -19,7 +19,8 @@ def optimal_shift(
     confidence,  # [...] probability that the posterior gives to the predicted class
     classes: int,  # K
 ):
-    "By how much the optimum of the smoothed loss lowers a confidence [...] (Müller, Kornblith & Hinton 2019, section 2: targets (1 - alpha) p + alpha / K)."
+    """By how much the optimum of the smoothed loss lowers a confidence [...] (Müller, Kornblith & Hinton 2019,
+    section 2: targets (1 - alpha) p + alpha / K)."""
     return alpha * (np.asarray(confidence) - 1 / classes)
 
 
@@ -27,7 +28,8 @@ def predicted_change(
     gap,  # [...] confidence minus accuracy without smoothing
     shift,  # [...] by how much smoothing lowers confidence
 ):
-    "Change in ECE [...] if every bin errs to the same side: |gap - shift| - |gap|, below zero where the gap exceeds half the shift."
+    """Change in ECE [...] if every bin errs to the same side: |gap - shift| - |gap|, below zero where the gap
+    exceeds half the shift."""
     return np.abs(np.asarray(gap) - shift) - np.abs(gap)
 
 # %% ../../nbs/07_evidence/13_mechanism.ipynb #ae85e78a
@@ -37,7 +39,8 @@ def null_correlation(
     noise: float = 0.0,  # standard error of a cell's change
     draws: int = 2000,  # simulations
 ) -> tuple:
-    "Rank correlation of gap and change in ECE if smoothing shifts every confidence by the same amount: mean, and its 2.5th and 97.5th percentile over draws of noise."
+    """Rank correlation of gap and change in ECE if smoothing shifts every confidence by the same amount: mean, and
+    its 2.5th and 97.5th percentile over draws of noise."""
     rng = np.random.default_rng(0)
     change = predicted_change(gaps, shift) + noise * rng.normal(size=(draws, len(gaps)))
     rank = stats.rankdata(gaps) - (len(gaps) + 1) / 2
@@ -47,54 +50,90 @@ def null_correlation(
 
 # %% ../../nbs/07_evidence/13_mechanism.ipynb #892eb880
 def cells_of(
-    metrics: pd.DataFrame,  # one row per training and part: `CELL`, fold, seed, alpha, part, overconfidence, max_conf, ece
+    metrics: pd.DataFrame,  # one row per training and part, with overconfidence, max_conf and ece
     alpha: float,  # strength, compared with none
 ) -> pd.DataFrame:
-    """One row per cell: `CELL`, gap (confidence minus accuracy without smoothing, validation part), shift (by how much smoothing lowers confidence on the
-    test part), change (of the ECE on the test part). Means over folds of means over seeds, of trainings that have a partner."""
+    """One row per cell: `CELL`, gap (confidence minus accuracy without smoothing, validation part), shift (by how
+    much smoothing lowers confidence on the test part), change (of the ECE on the test part). Means over folds
+    of means over seeds, of trainings that have a partner."""
     key = [*CELL, "fold", "seed"]
     names = ["overconfidence", "max_conf", "ece"]
     wide = metrics[metrics["alpha"].isin([0.0, alpha])].pivot(index=key, columns=["part", "alpha"], values=names)
-    needed = [("overconfidence", "validation", 0.0), *[(name, "test", a) for name in ("max_conf", "ece") for a in (0.0, alpha)]]
+    needed = [
+        ("overconfidence", "validation", 0.0),
+        *[(name, "test", a) for name in ("max_conf", "ece") for a in (0.0, alpha)],
+    ]
     missing = [column for column in needed if column not in wide]
     if missing:
         name, part, a = missing[0]
-        raise HarLsError(f"the mechanism needs {name} of the {part} part at alpha {a:g}, which the table of results lacks")
+        raise HarLsError(
+            f"the mechanism needs {name} of the {part} part at alpha {a:g}, which the table of results lacks"
+        )
     wide = wide[needed].dropna()
-    rows = pd.DataFrame(dict(
-        gap=wide["overconfidence", "validation", 0.0], shift=wide["max_conf", "test", 0.0] - wide["max_conf", "test", alpha],
-        change=wide["ece", "test", alpha] - wide["ece", "test", 0.0],
-    ))
+    rows = pd.DataFrame(
+        dict(
+            gap=wide["overconfidence", "validation", 0.0],
+            shift=wide["max_conf", "test", 0.0] - wide["max_conf", "test", alpha],
+            change=wide["ece", "test", alpha] - wide["ece", "test", 0.0],
+        )
+    )
     return rows.groupby([*CELL, "fold"]).mean().groupby(CELL).mean().reset_index()
 
-
+# %% ../../nbs/07_evidence/13_mechanism.ipynb #5619a1da
 def left_out(
     cells: pd.DataFrame,  # from `cells_of`
 ) -> pd.DataFrame:
-    "The same with borrowed (mean shift of the model on the other datasets), predicted (change from gap and borrowed shift), and mean (change of the model on the others)."
+    """The same with borrowed (mean shift of the model on the other datasets), predicted (change from gap and
+    borrowed shift), and mean (change of the model on the others)."""
     rows = []
     for row in cells.to_dict("records"):
-        others = cells[(cells["dataset"] != row["dataset"]) & (cells["model"] == row["model"])].groupby("dataset")[["shift", "change"]].mean().mean()
-        rows.append(row | dict(borrowed=others["shift"], predicted=float(predicted_change(row["gap"], others["shift"])), mean=others["change"]))
+        others = (
+            cells[(cells["dataset"] != row["dataset"]) & (cells["model"] == row["model"])]
+            .groupby("dataset")[["shift", "change"]]
+            .mean()
+            .mean()
+        )
+        rows.append(
+            row
+            | dict(
+                borrowed=others["shift"],
+                predicted=float(predicted_change(row["gap"], others["shift"])),
+                mean=others["change"],
+            )
+        )
     return pd.DataFrame(rows).dropna(subset="borrowed", ignore_index=True)
 
-
+# %% ../../nbs/07_evidence/13_mechanism.ipynb #4c80138c
 def score(
     predictions: pd.DataFrame,  # from `left_out`
 ) -> dict:
-    """How good the predictions are: cells, datasets, agree (signs that are right), agree_mean (the same for always the mean), error, error_none, error_mean (mean absolute error of
-    the mechanism, of no change, of always the mean), better (datasets whose error is below both rivals'), p (sign test over datasets that the mechanism beats the better rival)."""
+    """How good the predictions are: cells, datasets, agree (signs that are right), agree_mean (the same for always
+    the mean), error, error_none, error_mean (mean absolute error of the mechanism, of no change, of always the
+    mean), better (datasets whose error is below both rivals'), p (sign test over datasets that the mechanism
+    beats the better rival)."""
     if predictions.empty:
         raise HarLsError("no cell can be predicted: the mechanism needs two datasets with the same model")
-    off = pd.DataFrame(dict(
-        dataset=predictions["dataset"], error=(predictions["predicted"] - predictions["change"]).abs(), error_none=predictions["change"].abs(),
-        error_mean=(predictions["mean"] - predictions["change"]).abs(),
-    )).groupby("dataset").mean()
+    off = (
+        pd.DataFrame(
+            dict(
+                dataset=predictions["dataset"],
+                error=(predictions["predicted"] - predictions["change"]).abs(),
+                error_none=predictions["change"].abs(),
+                error_mean=(predictions["mean"] - predictions["change"]).abs(),
+            )
+        )
+        .groupby("dataset")
+        .mean()
+    )
     rival = off.mean()[["error_none", "error_mean"]].idxmin()
     wins = int((off["error"] < off[rival]).sum())
     sign = np.sign(predictions["change"])
     return dict(
-        cells=len(predictions), datasets=len(off), agree=int((np.sign(predictions["predicted"]) == sign).sum()), agree_mean=int((np.sign(predictions["mean"]) == sign).sum()),
-        **off.mean().to_dict(), better=int((off["error"] < off[["error_none", "error_mean"]].min(axis=1)).sum()),
+        cells=len(predictions),
+        datasets=len(off),
+        agree=int((np.sign(predictions["predicted"]) == sign).sum()),
+        agree_mean=int((np.sign(predictions["mean"]) == sign).sum()),
+        **off.mean().to_dict(),
+        better=int((off["error"] < off[["error_none", "error_mean"]].min(axis=1)).sum()),
         p=float(stats.binomtest(wins, len(off), alternative="greater").pvalue),
     )

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import optimize, stats
 
 from ..core import HarLsError, one_of
-from .effects import EQUIVALENCE_LEVEL, LEVEL, Effect, combine, described, direction_of, verdict
+from .effects import LEVEL, combine, direction_of, verdict
 from .statistics import CELL, bounds, holm, margin_of, p_value
 
 # %% ../../nbs/07_evidence/02_pooling.ipynb #043170d1
@@ -35,7 +35,8 @@ def population_weights(
     found: pd.DataFrame,  # with the columns `CELL`
     population: str,  # name in `POPULATIONS`
 ) -> dict:
-    "Dataset -> {cell: weight}; the weights of a dataset add up to 1. Models count alike, and the protocols of a model. Synthetic data are left out."
+    """Dataset -> {cell: weight}; the weights of a dataset add up to 1. Models count alike, and the protocols of a
+    model. Synthetic data are left out."""
     one_of(population, POPULATIONS, "population")
     cells = found[CELL].drop_duplicates()
     cells = cells[cells["protocol"].isin(POPULATIONS[population]) & ~cells["dataset"].str.startswith("synthetic")]
@@ -54,7 +55,9 @@ def minus(
     "The weights of the difference, for the datasets that both have."
     names = [name for name in first if name in second]
     every = {name: [*dict.fromkeys([*first[name], *second[name]])] for name in names}
-    return {name: {cell: first[name].get(cell, 0.0) - second[name].get(cell, 0.0) for cell in every[name]} for name in names}
+    return {
+        name: {cell: first[name].get(cell, 0.0) - second[name].get(cell, 0.0) for cell in every[name]} for name in names
+    }
 
 
 def by_dataset(
@@ -66,16 +69,32 @@ def by_dataset(
     for dataset, cells in weights.items():
         effect = combine(found, {cell: weight for cell, weight in cells.items() if weight})
         low, high = effect.interval()
-        rows.append(dict(dataset=dataset, base=effect.base, value=effect.value, estimate=effect.estimate, se=effect.se, df=effect.df,
-                         low=low, high=high, people=effect.people, reason=effect.reason))
-    return pd.DataFrame(rows, columns=["dataset", "base", "value", "estimate", "se", "df", "low", "high", "people", "reason"])
+        rows.append(
+            dict(
+                dataset=dataset,
+                base=effect.base,
+                value=effect.value,
+                estimate=effect.estimate,
+                se=effect.se,
+                df=effect.df,
+                low=low,
+                high=high,
+                people=effect.people,
+                reason=effect.reason,
+            )
+        )
+    return pd.DataFrame(
+        rows, columns=["dataset", "base", "value", "estimate", "se", "df", "low", "high", "people", "reason"]
+    )
 
 # %% ../../nbs/07_evidence/02_pooling.ipynb #35fa343b
 def reml(
     y: np.ndarray,  # [D] estimates
     variance: np.ndarray,  # [D] their squared standard errors, above zero
 ) -> float:
-    "The variance between datasets tau^2 that maximises the restricted likelihood (Viechtbauer 2005, equation 9); at least 0."
+    """The variance between datasets tau^2 that maximises the restricted likelihood (Viechtbauer 2005, equation 9);
+    at least 0."""
+
     def loss(tau2):
         w = 1 / (variance + tau2)
         mean = (w * y).sum() / w.sum()
@@ -95,7 +114,8 @@ def hartung_knapp(
     variance: np.ndarray,  # [D] their squared standard errors
     tau2: float,  # variance between datasets
 ) -> tuple:
-    "Weights [D], adding up to 1, the weighted mean, and its standard error with D - 1 degrees of freedom (Hartung and Knapp 2001)."
+    """Weights [D], adding up to 1, the weighted mean, and its standard error with D - 1 degrees of freedom
+    (Hartung and Knapp 2001)."""
     w = 1 / (variance + tau2)
     w = w / w.sum()
     mean = (w * y).sum()
@@ -107,8 +127,9 @@ def pooled_mean(
     variance: np.ndarray,  # [D] their squared standard errors
     df: np.ndarray,  # [D] their degrees of freedom
 ) -> tuple:
-    """Weights [D], mean, standard error, degrees of freedom, tau^2. The error is Hartung and Knapp's, or that of a known tau if it gives the wider interval
-    (Jackson, Law, Rücker and Schwarzer 2017, *Statistics in Medicine* 36:3923)."""
+    """Weights [D], mean, standard error, degrees of freedom, tau^2. The error is Hartung and Knapp's, or that of a
+    known tau if it gives the wider interval (Jackson, Law, Rücker and Schwarzer 2017, *Statistics in Medicine*
+    36:3923)."""
     tau2 = reml(y, variance)
     w, mean, se = hartung_knapp(y, variance, tau2)
     known, nu = np.sqrt(1 / (1 / (variance + tau2)).sum()), variance.sum() ** 2 / (variance**2 / df).sum()
@@ -123,7 +144,8 @@ def prediction_interval(
     level: float = LEVEL,  # how often it is to contain the effect in a new dataset
     draws: int = 4000,  # of tau^2, of the mean and of the new dataset
 ) -> tuple:
-    "Lower and upper end of the prediction interval (Nagashima, Noma and Furukawa 2019, algorithm 1). The same for the same data."
+    """Lower and upper end of the prediction interval (Nagashima, Noma and Furukawa 2019, algorithm 1). The same
+    for the same data."""
     rng = np.random.default_rng(0)
     grid = np.concatenate([[0.0], np.geomspace(1e-4, 1e4, 200) * (np.var(y, ddof=1) + variance.mean())])
     w = 1 / (variance + grid[:, None])
@@ -141,36 +163,48 @@ def pool(
     measure: str,  # its name
     margin: float | None = None,  # the difference that does not matter; None: that of the measure
 ) -> dict:
-    """One row of a table: datasets (how many), people, base, value, estimate (weighted means; value - base), se, df, low, high (95 %), p, p_equivalent (two one-sided tests),
-    tau, predict_low, predict_high (a new dataset, 95 %), equal, equal_low, equal_high (plain mean over the datasets at hand), margin, verdict, reason.
+    """One row of a table: datasets (how many), people, base, value, estimate (weighted means; value - base), se,
+    df, low, high (95 %), p, p_equivalent (two one-sided tests), tau, predict_low, predict_high (a new dataset,
+    95 %), equal, equal_low, equal_high (plain mean over the datasets at hand), margin, verdict, reason.
 
-    Datasets without an interval of their own are left out. From fewer than three there is no interval: `reason` says so."""
+    Datasets without an interval of their own are left out. From fewer than three there is no interval: `reason`
+    says so."""
     kept = datasets[datasets["se"] > 0]
-    y, base, variance = (kept[name].to_numpy(float) for name in ("estimate", "base", "se"))
-    variance = variance**2
-    row = dict(datasets=len(kept), people=int(kept["people"].sum()))
-    nan = dict.fromkeys(("se", "df", "low", "high", "p", "p_equivalent", "tau", "predict_low", "predict_high", "equal_low", "equal_high"), np.nan)
     if len(kept) < FEWEST_DATASETS:
-        every = datasets if kept.empty else kept
-        means = dict(base=every["base"].mean(), value=every["value"].mean(), estimate=every["estimate"].mean(), equal=every["estimate"].mean())
-        reason = f"no interval from {len(kept)} datasets: at least {FEWEST_DATASETS} are needed" if len(kept) != 1 else "no interval from one dataset: at least 3 are needed"
-        return row | means | nan | dict(margin=margin_of(measure, means["base"]) if margin is None else margin, verdict="undecided", reason=reason)
-    w, mean, se, df, tau2 = pooled_mean(y, variance, kept["df"].to_numpy(float))
+        return _not_pooled(datasets, kept, measure, margin)
+    y, base, df = (kept[name].to_numpy(float) for name in ("estimate", "base", "df"))
+    variance = kept["se"].to_numpy(float) ** 2
+    w, mean, se, nu, tau2 = pooled_mean(y, variance, df)
     start = float((w * base).sum())
     margin = margin_of(measure, start) if margin is None else margin
-    equal_se = np.sqrt(variance.sum()) / len(y)
-    equal_df = variance.sum() ** 2 / (variance**2 / kept["df"].to_numpy(float)).sum()
+    low, high = bounds(mean, se, nu, LEVEL)
+    equal_df = variance.sum() ** 2 / (variance**2 / df).sum()
+    equal_low, equal_high = bounds(y.mean(), np.sqrt(variance.sum()) / len(y), equal_df, LEVEL)
     new_low, new_high = prediction_interval(y, variance)
-    low, high = bounds(mean, se, df, LEVEL)
-    new_low, new_high = min(low, new_low), max(high, new_high)  # never narrower than that of the mean
-    equal_low, equal_high = bounds(y.mean(), equal_se, equal_df, LEVEL)
-    return row | dict(
-        base=start, value=start + mean, estimate=mean, se=se, df=df, low=low, high=high, p=p_value(mean, se, df), p_equivalent=p_equivalent(mean, se, df, margin),
-        tau=np.sqrt(tau2), predict_low=new_low, predict_high=new_high, equal=y.mean(), equal_low=equal_low, equal_high=equal_high,
-        margin=margin, verdict=verdict(mean, se, df, margin, direction_of(measure)), reason="",
+    word = verdict(mean, se, nu, margin, direction_of(measure))
+    # fmt: off
+    return dict(
+        datasets=len(kept), people=int(kept["people"].sum()), base=start, value=start + mean, estimate=mean,
+        se=se, df=nu, low=low, high=high, p=p_value(mean, se, nu), p_equivalent=p_equivalent(mean, se, nu, margin),
+        tau=np.sqrt(tau2), predict_low=min(low, new_low), predict_high=max(high, new_high),
+        equal=y.mean(), equal_low=equal_low, equal_high=equal_high, margin=margin, verdict=word, reason="",
     )
+    # fmt: on
 
 
+def _not_pooled(datasets, kept, measure, margin):
+    "The row of `pool` without an interval."
+    every = datasets if kept.empty else kept
+    base, value = every["base"].mean(), every["value"].mean()
+    names = ("se", "df", "low", "high", "p", "p_equivalent", "tau", "predict_low", "predict_high")
+    few = "1 dataset" if len(kept) == 1 else f"{len(kept)} datasets"
+    row = dict(datasets=len(kept), people=int(kept["people"].sum()), base=base, value=value, estimate=value - base)
+    row |= dict.fromkeys(names, np.nan) | dict(equal=value - base, equal_low=np.nan, equal_high=np.nan)
+    margin = margin_of(measure, base) if margin is None else margin
+    reason = f"no interval from {few}: at least {FEWEST_DATASETS} are needed"
+    return row | dict(margin=margin, verdict="undecided", reason=reason)
+
+# %% ../../nbs/07_evidence/02_pooling.ipynb #a7117cd3
 def p_equivalent(
     estimate: float,
     se: float,  # its standard error
@@ -186,14 +220,18 @@ def p_equivalent(
 def endpoints(
     found: pd.DataFrame,  # from `har_ls.evidence.effects.pieces`
 ) -> pd.DataFrame:
-    """One row per measure, population and strength: measure, population, alpha, role, what `pool` gives, holm (p of a difference, adjusted over the
-    endpoints and populations of its strength), holm_equivalent, and stands (whether the verdict survives that). Exploratory rows are not adjusted and never stand."""
+    """One row per measure, population and strength: measure, population, alpha, role, what `pool` gives, holm (p
+    of a difference, adjusted over the endpoints and populations of its strength), holm_equivalent, and stands
+    (whether the verdict survives that). Exploratory rows are not adjusted and never stand."""
     rows = []
     for (alpha, measure), mine in found.groupby(["alpha", "measure"], sort=False):
         for population in POPULATIONS:
             weights = population_weights(mine, population)
             if weights:
-                rows.append(dict(measure=measure, population=population, alpha=alpha, role=role(measure, alpha)) | pool(by_dataset(mine, weights), measure))
+                rows.append(
+                    dict(measure=measure, population=population, alpha=alpha, role=role(measure, alpha))
+                    | pool(by_dataset(mine, weights), measure)
+                )
     table = pd.DataFrame(rows)
     if table.empty:
         raise HarLsError("no results with and without smoothing on real datasets: nothing can be pooled")
@@ -202,7 +240,11 @@ def endpoints(
         table[adjusted] = np.nan
         for _, family in table[named].groupby("alpha"):
             table.loc[family.index, adjusted] = holm(family[p])
-    clear = np.where(table["verdict"] == "equivalent", table["holm_equivalent"], np.where(table["verdict"] == "undecided", np.nan, table["holm"]))
+    clear = np.where(
+        table["verdict"] == "equivalent",
+        table["holm_equivalent"],
+        np.where(table["verdict"] == "undecided", np.nan, table["holm"]),
+    )
     return table.assign(stands=clear <= 1 - LEVEL)
 
 # %% ../../nbs/07_evidence/02_pooling.ipynb #aac55a5c
@@ -211,8 +253,9 @@ def contrast(
     first: dict,  # dataset -> {cell: weight}
     second: dict,  # likewise; subtracted
 ) -> dict:
-    """One row: datasets, people, first, second (plain means of the two effects over the datasets that have both), estimate (first - second), se, df, low, high, p (datasets at hand), tau,
-    like_low, like_high (datasets like these, Hartung-Knapp; NaN for fewer than three), agree (datasets in which it is above zero), reason."""
+    """One row: datasets, people, first, second (plain means of the two effects over the datasets that have both),
+    estimate (first - second), se, df, low, high, p (datasets at hand), tau, like_low, like_high (datasets like
+    these, Hartung-Knapp; NaN for fewer than three), agree (datasets in which it is above zero), reason."""
     names = [name for name in first if name in second]
     if not names:
         return dict(datasets=0, people=0, reason="no dataset has both")
@@ -223,8 +266,23 @@ def contrast(
     with np.errstate(invalid="ignore", divide="ignore"):
         nu = variance.sum() ** 2 / (variance**2 / df).sum()
     low, high = bounds(y.mean(), se, nu, LEVEL)
-    row = dict(datasets=len(y), people=int(both["people"].sum()), first=left["estimate"].mean(), second=right["estimate"].mean(), estimate=y.mean(), se=se, df=nu,
-               low=low, high=high, p=p_value(y.mean(), se, nu), tau=np.nan, like_low=np.nan, like_high=np.nan, agree=int((y > 0).sum()), reason="; ".join(filter(None, both["reason"])))
+    row = dict(
+        datasets=len(y),
+        people=int(both["people"].sum()),
+        first=left["estimate"].mean(),
+        second=right["estimate"].mean(),
+        estimate=y.mean(),
+        se=se,
+        df=nu,
+        low=low,
+        high=high,
+        p=p_value(y.mean(), se, nu),
+        tau=np.nan,
+        like_low=np.nan,
+        like_high=np.nan,
+        agree=int((y > 0).sum()),
+        reason="; ".join(filter(None, both["reason"])),
+    )
     if len(y) >= FEWEST_DATASETS and (variance > 0).all():
         _, mean, like, like_df, tau2 = pooled_mean(y, variance, df)
         row["like_low"], row["like_high"] = bounds(mean, like, like_df, LEVEL)
@@ -248,11 +306,15 @@ def check_adds_up(
     subtrahend: str,  # column that is subtracted
     digits: int = 4,  # with which the numbers are shown
 ) -> pd.DataFrame:
-    "The same table. Raises `HarLsError` naming the first row whose shown difference is not that of the shown numbers (one unit of the last digit is rounding)."
-    off = (table[minuend].round(digits) - table[subtrahend].round(digits) - table[difference].round(digits)).abs() > 1.001 * 10.0**-digits
+    """The same table. Raises `HarLsError` naming the first row whose shown difference is not that of the shown
+    numbers (one unit of the last digit is rounding)."""
+    off = (
+        table[minuend].round(digits) - table[subtrahend].round(digits) - table[difference].round(digits)
+    ).abs() > 1.001 * 10.0**-digits
     if off.any():
         row = table[off].iloc[0]
         raise HarLsError(
-            f"the table does not add up: {row.to_dict()}: {minuend} - {subtrahend} is {row[minuend] - row[subtrahend]:.{digits}f}, shown is {row[difference]:.{digits}f}"
+            f"the table does not add up: {row.to_dict()}: {minuend} - {subtrahend} is "
+            f"{row[minuend] - row[subtrahend]:.{digits}f}, shown is {row[difference]:.{digits}f}"
         )
     return table

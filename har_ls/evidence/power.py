@@ -21,7 +21,8 @@ from .statistics import CELL
 # %% ../../nbs/07_evidence/14_power.ipynb #395e88d9
 @dataclass(frozen=True)
 class Components:
-    "Variances of a difference: of one person, of one training, of one person in one training. Squares of the measure's unit."
+    """Variances of a difference: of one person, of one training, of one person in one training. Squares of the
+    measure's unit."""
 
     person: float
     training: float
@@ -29,7 +30,13 @@ class Components:
 
     def luck(self, people, seeds, folds):
         "`Luck` of a study of so many people in all, seeds in each fold, and folds."
-        return Luck(self.person / people, self.training / (folds * seeds), self.rest / (people * seeds), people - 1, folds * (seeds - 1))
+        return Luck(
+            self.person / people,
+            self.training / (folds * seeds),
+            self.rest / (people * seeds),
+            people - 1,
+            folds * (seeds - 1),
+        )
 
     def half_width(self, people, seeds, folds, level=LEVEL):
         "Half of the interval to expect; infinite where there can be none."
@@ -45,7 +52,9 @@ def components(
     if effect.luck is None:
         raise HarLsError(f"no variance components: {effect.reason}")
     luck, folds = effect.luck, effect.folds
-    return Components(luck.people * effect.people, luck.trainings * folds * effect.seeds, luck.rest * effect.people * effect.seeds)
+    return Components(
+        luck.people * effect.people, luck.trainings * folds * effect.seeds, luck.rest * effect.people * effect.seeds
+    )
 
 
 def typical(
@@ -65,14 +74,20 @@ def more(
     seeds: int,  # in each
     folds: int,
 ) -> pd.DataFrame:
-    "Rows: as it is, one more seed in each fold, one more fold (with its people), ten more people; columns: people, seeds, folds, trainings (pairs), half_width (95 %)."
+    """Rows: as it is, one more seed in each fold, one more fold (with its people), ten more people; columns:
+    people, seeds, folds, trainings (pairs), half_width (95 %)."""
     plans = {
-        "as it is": (people, seeds, folds), "one more seed": (people, seeds + 1, folds),
-        "one more fold": (round(people * (folds + 1) / folds), seeds, folds + 1), "ten more people": (people + 10, seeds, folds),
+        "as it is": (people, seeds, folds),
+        "one more seed": (people, seeds + 1, folds),
+        "one more fold": (round(people * (folds + 1) / folds), seeds, folds + 1),
+        "ten more people": (people + 10, seeds, folds),
     }
-    return pd.DataFrame([
-        dict(plan=name, people=j, seeds=s, folds=f, trainings=s * f, half_width=parts.half_width(j, s, f)) for name, (j, s, f) in plans.items()
-    ])
+    return pd.DataFrame(
+        [
+            dict(plan=name, people=j, seeds=s, folds=f, trainings=s * f, half_width=parts.half_width(j, s, f))
+            for name, (j, s, f) in plans.items()
+        ]
+    )
 
 # %% ../../nbs/07_evidence/14_power.ipynb #7cb54521
 POWER = 0.8
@@ -96,24 +111,45 @@ def chance_of_finding(
     "Chance that the 95 % interval excludes zero on the right side."
     return float(stats.nct.sf(stats.t.ppf((1 + LEVEL) / 2, df), df, abs(size) / se))
 
-
+# %% ../../nbs/07_evidence/14_power.ipynb #a8745048
 def plan_chances(
     parts: Components,
     datasets: list,  # (people, folds, seeds) that are tested in each dataset
     margin: float,  # differences up to this do not matter
     tau: float = 0.0,  # spread of the effects between datasets
 ) -> dict:
-    """What a grid can do for its pooled effect: se, df, half_width (95 %), equivalent (chance to show equivalence), found (chance to find twice the margin), decides (both at least
-    `POWER`), reason (why it cannot)."""
+    """What a grid can do for its pooled effect: se, df, half_width (95 %), equivalent (chance to show
+    equivalence), found (chance to find twice the margin), decides (both at least `POWER`), reason (why it
+    cannot)."""
     if len(datasets) < FEWEST_DATASETS:
-        return dict(se=np.nan, df=np.nan, half_width=np.inf, equivalent=0.0, found=0.0, decides=False, reason=f"{len(datasets)} datasets: at least {FEWEST_DATASETS} are needed")
+        return dict(
+            se=np.nan,
+            df=np.nan,
+            half_width=np.inf,
+            equivalent=0.0,
+            found=0.0,
+            decides=False,
+            reason=f"{len(datasets)} datasets: at least {FEWEST_DATASETS} are needed",
+        )
     kinds = [parts.luck(people, seeds, folds) for people, folds, seeds in datasets]
     w = np.array([1 / (tau**2 + k.people + k.trainings + k.rest) for k in kinds])
     se, df = 1 / np.sqrt(w.sum()), len(datasets) - 1
     equivalent, found = chance_of_equivalence(se, df, margin), chance_of_finding(se, df, 2 * margin)
     decides = min(equivalent, found) >= POWER
-    reason = "" if decides else f"the interval would reach {stats.t.ppf((1 + LEVEL) / 2, df) * se:.4f} to each side, the margin is {margin:g}"
-    return dict(se=float(se), df=df, half_width=float(stats.t.ppf((1 + LEVEL) / 2, df) * se), equivalent=equivalent, found=found, decides=decides, reason=reason)
+    reason = (
+        ""
+        if decides
+        else f"the interval would reach {stats.t.ppf((1 + LEVEL) / 2, df) * se:.4f}, the margin is {margin:g}"
+    )
+    return dict(
+        se=float(se),
+        df=df,
+        half_width=float(stats.t.ppf((1 + LEVEL) / 2, df) * se),
+        equivalent=equivalent,
+        found=found,
+        decides=decides,
+        reason=reason,
+    )
 
 # %% ../../nbs/07_evidence/14_power.ipynb #c055362d
 def people_needed(
@@ -123,7 +159,9 @@ def people_needed(
     folds: int = 5,
     most: int = 10_000,  # more than that is hopeless
 ) -> int | None:
-    "The fewest people with which equivalence and an effect of twice the margin are each found with a chance of `POWER`; None if `most` are too few, since trainings differ too much."
+    """The fewest people with which equivalence and an effect of twice the margin are each found with a chance of
+    `POWER`; None if `most` are too few, since trainings differ too much."""
+
     def decides(people):
         luck = parts.luck(people, seeds, folds)
         se = np.sqrt(luck.people + luck.trainings + luck.rest)

@@ -80,7 +80,8 @@ def _distance_values(predictions):
     inter = np.einsum("rnd,rnd->rn", clusters.residual, away[:, which]) / clusters.count[which] / max(len(first), 1)
     m = {name: measured[name][:, None] for name in ("intra", "inter", "separability")}
     values = {
-        "intra": m["intra"] + windows * intra, "inter": m["inter"] + windows * inter,
+        "intra": m["intra"] + windows * intra,
+        "inter": m["inter"] + windows * inter,
         "separability": m["separability"] + windows * (intra - m["separability"] * inter) / m["inter"],
         "feature_norm": geometry._norm(clusters.features),
     }

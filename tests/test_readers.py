@@ -423,18 +423,33 @@ SIX = np.ones((300, 6))
 HOLED = np.where(np.arange(300)[:, None] == 7, np.nan, SIX)
 
 
-@pytest.mark.parametrize("content, message", [
-    (mat(sensor_readings=SIX)[:5000], "truncated, damaged or not MATLAB's format"),
-    (mat(sensor_readings=SIX)[:100], "truncated, damaged or not MATLAB's format"),
-    (b"not a MATLAB file at all" * 20, "truncated, damaged or not MATLAB's format"),
-    (mat(sensor_readings=SIX[:, :5]), r"found \(300, 5\)"),
-    (mat(sensor_readings=SIX.T), r"found \(6, 300\)"),
-    (mat(sensor_readings=SIX[:0]), r"found \(0, "),
-    (mat(sensor_readings=np.array(["a"] * 6)), "expected sensor_readings as numbers"),
-    (mat(readings=SIX), "found None"),
-    (mat(sensor_readings=HOLED), "row 8: a value is not finite"),
-    (mat(sensor_readings=HOLED * np.inf), "row 1: a value is not finite"),
-], ids=["cut", "cut short", "no MATLAB", "five channels", "turned", "no rows", "text", "another name", "nan", "infinite"])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (mat(sensor_readings=SIX)[:5000], "truncated, damaged or not MATLAB's format"),
+        (mat(sensor_readings=SIX)[:100], "truncated, damaged or not MATLAB's format"),
+        (b"not a MATLAB file at all" * 20, "truncated, damaged or not MATLAB's format"),
+        (mat(sensor_readings=SIX[:, :5]), r"found \(300, 5\)"),
+        (mat(sensor_readings=SIX.T), r"found \(6, 300\)"),
+        (mat(sensor_readings=SIX[:0]), r"found \(0, "),
+        (mat(sensor_readings=np.array(["a"] * 6)), "expected sensor_readings as numbers"),
+        (mat(readings=SIX), "found None"),
+        (mat(sensor_readings=HOLED), "row 8: a value is not finite"),
+        (mat(sensor_readings=HOLED * np.inf), "row 1: a value is not finite"),
+    ],
+    ids=[
+        "cut",
+        "cut short",
+        "no MATLAB",
+        "five channels",
+        "turned",
+        "no rows",
+        "text",
+        "another name",
+        "nan",
+        "infinite",
+    ],
+)
 def test_usc_had_faults_are_named(content, message, archives, tmp_path):
     path = spoiled("usc_had", archives, tmp_path, lambda text: content)
     with pytest.raises(HarLsError, match=f"USC-HAD/Subject2/a5t1.mat.*{message}"):

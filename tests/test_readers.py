@@ -423,18 +423,33 @@ SIX = np.ones((300, 6))
 HOLED = np.where(np.arange(300)[:, None] == 7, np.nan, SIX)
 
 
-@pytest.mark.parametrize("content, message", [
-    (mat(sensor_readings=SIX)[:5000], "truncated, damaged or not MATLAB's format"),
-    (mat(sensor_readings=SIX)[:100], "truncated, damaged or not MATLAB's format"),
-    (b"not a MATLAB file at all" * 20, "truncated, damaged or not MATLAB's format"),
-    (mat(sensor_readings=SIX[:, :5]), r"found \(300, 5\)"),
-    (mat(sensor_readings=SIX.T), r"found \(6, 300\)"),
-    (mat(sensor_readings=SIX[:0]), r"found \(0, "),
-    (mat(sensor_readings=np.array(["a"] * 6)), "expected sensor_readings as numbers"),
-    (mat(readings=SIX), "found None"),
-    (mat(sensor_readings=HOLED), "row 8: a value is not finite"),
-    (mat(sensor_readings=HOLED * np.inf), "row 1: a value is not finite"),
-], ids=["cut", "cut short", "no MATLAB", "five channels", "turned", "no rows", "text", "another name", "nan", "infinite"])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (mat(sensor_readings=SIX)[:5000], "truncated, damaged or not MATLAB's format"),
+        (mat(sensor_readings=SIX)[:100], "truncated, damaged or not MATLAB's format"),
+        (b"not a MATLAB file at all" * 20, "truncated, damaged or not MATLAB's format"),
+        (mat(sensor_readings=SIX[:, :5]), r"found \(300, 5\)"),
+        (mat(sensor_readings=SIX.T), r"found \(6, 300\)"),
+        (mat(sensor_readings=SIX[:0]), r"found \(0, "),
+        (mat(sensor_readings=np.array(["a"] * 6)), "expected sensor_readings as numbers"),
+        (mat(readings=SIX), "found None"),
+        (mat(sensor_readings=HOLED), "row 8: a value is not finite"),
+        (mat(sensor_readings=HOLED * np.inf), "row 1: a value is not finite"),
+    ],
+    ids=[
+        "cut",
+        "cut short",
+        "no MATLAB",
+        "five channels",
+        "turned",
+        "no rows",
+        "text",
+        "another name",
+        "nan",
+        "infinite",
+    ],
+)
 def test_usc_had_faults_are_named(content, message, archives, tmp_path):
     path = spoiled("usc_had", archives, tmp_path, lambda text: content)
     with pytest.raises(HarLsError, match=f"USC-HAD/Subject2/a5t1.mat.*{message}"):
@@ -501,6 +516,14 @@ def test_dsads_refuses_a_short_segment_and_a_hole(archives, tmp_path):
 
 
 # --- MotionSense
+
+
+def test_motionsense_trials_that_say_the_same_are_counted(archives, tmp_path):
+    files = files_of(archives["motionsense"])
+    first, again = "A_DeviceMotion_data/sit_5/sub_1.csv", "A_DeviceMotion_data/sit_13/sub_1.csv"
+    copied = motionsense.read(archive_of("motionsense", files | {again: files[first]}, tmp_path))
+    assert motionsense.read(archives["motionsense"]).faults["trials that are a copy of another"] == 0
+    assert copied.faults["trials that are a copy of another"] == 1 and len(copied.signals) == 30
 
 
 def test_motionsense_header_is_checked(archives, tmp_path):

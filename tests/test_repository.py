@@ -69,7 +69,9 @@ def test_every_figure_says_what_is_seen(path):
     "In the option fig-alt; the run template, whose code is part of every run's name, says it in the paragraph above."
     cells = json.loads(path.read_text())["cells"]
     for above, cell in zip(cells, cells[1:]):
-        if any(kind.startswith("image/") for output in cell.get("outputs", []) for kind in output.get("data", {})):
+        drawn = any(kind.startswith("image/") for output in cell.get("outputs", []) for kind in output.get("data", {}))
+        assert drawn or "#| fig-alt:" not in "".join(cell["source"]), "a figure without its picture: run the notebook and save it"
+        if drawn:
             said = re.search(r"#\| fig-alt: (.*)", "".join(cell["source"])) or (path.name == "run.ipynb" and re.search(r"(.*):?$", "".join(above["source"])))
             assert said and len(said[1]) > 40, "".join(cell["source"])[:200]
 

@@ -6,13 +6,13 @@
 __all__ = ['PROTOCOLS', 'POPULATIONS', 'WAYS', 'INSIDE', 'RECORDED', 'MORE', 'of_population', 'real', 'pooled_effects',
            'dataset_dots', 'verdict_of', 'pooled_rows', 'diamond', 'opening', 'by_length', 'in_every_length',
            'length_figure', 'gap_figure', 'strength_figure', 'four_ways', 'four_way_means', 'ahead', 'four_way_table',
-           'inside', 'inside_figure', 'moves', 'pair_figure', 'facts', 'signals_figure', 'why', 'cell_stories',
-           'beside_the_original', 'by_person', 'person_figure', 'by_class', 'recall_figure', 'confusions', 'of_dataset',
-           'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'named', 'trained_table', 'by_share', 'mostly',
-           'no_worse', 'grows_with_length', 'follows_gap', 'differs', 'grows_with_strength', 'found_at', 'chosen_pair',
-           'reliability_figure', 'cell_grid', 'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells',
-           'model_contrasts', 'contrast_figure', 'model_means', 'score_table', 'claims_table', 'nll_parts', 'opposite',
-           'weaknesses', 'caveats', 'provenance', 'report', 'dataset_page']
+           'inside', 'inside_figure', 'by_share', 'moves', 'pair_figure', 'facts', 'signals_figure', 'why',
+           'cell_stories', 'beside_the_original', 'by_person', 'person_figure', 'by_class', 'recall_figure',
+           'confusions', 'of_dataset', 'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'named',
+           'trained_table', 'mostly', 'no_worse', 'grows_with_length', 'follows_gap', 'differs', 'grows_with_strength',
+           'found_at', 'chosen_pair', 'reliability_figure', 'cell_grid', 'reliability_grid', 'histogram_grid',
+           'forest_of', 'all_cells', 'model_contrasts', 'contrast_figure', 'model_means', 'score_table', 'claims_table',
+           'nll_parts', 'opposite', 'weaknesses', 'caveats', 'provenance', 'report', 'dataset_page']
 
 # %% ../../nbs/07_evidence/08_report.ipynb #22b3cf41
 import tempfile
@@ -321,6 +321,19 @@ def inside_figure(
     ax.legend(fontsize=8, loc="best")
     return figure
 
+# %% ../../nbs/07_evidence/08_report.ipynb #5a11e002
+def by_share(
+    holds,  # per cell, whether the pattern holds there
+    enough: float = 0.75,  # share of the cells
+    least: int = 4,  # cells, below which nothing can be said of most of them
+):
+    """True if the pattern holds in so large a share of the cells, False if it fails in as large a one, `undecided` between or with too few cells, None
+    without any."""
+    holds = np.asarray(holds, bool)
+    if not holds.size:
+        return None
+    return "undecided" if holds.size < least else True if holds.mean() >= enough else False if holds.mean() <= 1 - enough else "undecided"
+
 # %% ../../nbs/07_evidence/08_report.ipynb #8ba1ac53
 def moves(
     table: pd.DataFrame,  # from `inside`
@@ -328,11 +341,8 @@ def moves(
     direction: str,  # "up" or "down"
 ):
     "True if the measure moves this way in at least nine of ten cells, False if it moves the other way in as many, `undecided` between, None without cells."
-    change = table[table.measure == measure].percent
-    if not len(change):
-        return None
-    share = ((change > 0) if direction == "up" else (change < 0)).mean()
-    return True if share >= 0.9 else False if share <= 0.1 else "undecided"
+    change = table[table.measure == measure].percent.dropna()
+    return by_share(change > 0 if direction == "up" else change < 0, enough=0.9)
 
 # %% ../../nbs/07_evidence/08_report.ipynb #9bcb58d5
 def pair_figure(
@@ -612,14 +622,6 @@ def trained_table(
     })
 
 # %% ../../nbs/07_evidence/08_report.ipynb #47ab3566
-def by_share(
-    share: float,  # of cells in which the pattern holds; not a number where there are none
-    enough: float = 0.75,
-):
-    "True if the pattern holds in so large a share of the cells, False if its opposite does, `undecided` between, None without cells."
-    return None if share != share else True if share >= enough else False if share <= 1 - enough else "undecided"
-
-
 def mostly(
     table: pd.DataFrame,  # from `four_ways`
     first: str,  # a way
@@ -631,7 +633,7 @@ def mostly(
         return None
     wide = table.pivot_table(index=CELL, columns="way", values=measure)
     gain, margin = wide[second] - wide[first], margin_of(measure, 1.0)
-    return True if (gain > margin).mean() >= 0.75 else False if (gain < -margin).mean() >= 0.75 else "undecided"
+    return True if by_share(gain > margin) is True else False if by_share(gain < -margin) is True else "undecided"
 
 
 def no_worse(
@@ -644,7 +646,7 @@ def no_worse(
     if table.empty:
         return None
     wide = table.pivot_table(index=CELL, columns="way", values=measure)
-    return by_share((wide[first] <= wide[second] + margin_of(measure, 1.0)).mean())
+    return by_share(wide[first] <= wide[second] + margin_of(measure, 1.0))
 
 
 def grows_with_length(
@@ -653,7 +655,7 @@ def grows_with_length(
 ):
     "Whether the change at the longest training is below that at the shortest, in most cells."
     ends = table.sort_values("epoch_factor").groupby(CELL)[measure].agg(["first", "last"])
-    return by_share((ends["last"] < ends["first"]).mean() if len(ends) else np.nan)
+    return by_share(ends["last"] < ends["first"])
 
 
 def follows_gap(
@@ -665,7 +667,7 @@ def follows_gap(
         return None
     third = len(table) // 3
     below = table.estimate.to_numpy()[-third:] - table.estimate.to_numpy()[:third].mean()
-    return by_share((below < 0).mean())
+    return by_share(below < 0, least=2)
 
 # %% ../../nbs/07_evidence/08_report.ipynb #3eae1f5d
 def _row(pooled, measure, population, alpha):
@@ -929,7 +931,7 @@ def opposite(
     table: pd.DataFrame,  # from `nll_parts`
 ):
     "Whether wrong windows get a lower NLL and right ones a higher one, in most cells."
-    return by_share(((table.wrong < 0) & (table.right > 0)).mean() if len(table) else np.nan)
+    return by_share((table.wrong < 0) & (table.right > 0))
 
 # %% ../../nbs/07_evidence/08_report.ipynb #8a4ffa8c
 def weaknesses(

@@ -16,8 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ..core import HarLsError, whole_file
-from .results import COPIES, KEY, KEPT, confusion, copies, counts, dataset_label, features_on_a_plane, main_measures
-from .statistics import leave_one_subject_out
+from .results import COPIES, KEY, confusion, copies, counts, dataset_label, features_on_a_plane
 from ..metrics.people import person_bins, person_classes, person_sums
 from ..predictions import Predictions, load_predictions
 from ..runs import folder as runs
@@ -67,7 +66,6 @@ def rows_of(
         bins=person_bins(test, validation),
         persons_classes=person_classes(test),
         classes=confusion(test),
-        subjects=leave_one_subject_out(test, main_measures)[["alpha", "seed", "part", "subject", "n", *KEPT]],
         counts=counts(test),
         points=plane_rows(test, about),
     )

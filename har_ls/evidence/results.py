@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAIN', 'KEPT', 'ORIGINAL', 'COPIES', 'KEY', 'TABLES', 'MADE_LATER', 'BINS', 'FEWEST_ON_A_PLANE', 'TRAINED', 'Results',
-           'counts', 'coarser', 'confusion', 'main_measures', 'features_on_a_plane', 'dataset_label', 'comparable',
-           'check_same_people', 'usual', 'collect', 'published_tables', 'of_every_length', 'strengths', 'copies',
-           'original', 'digits', 'summary', 'training_accuracy']
+           'counts', 'coarser', 'confusion', 'features_on_a_plane', 'dataset_label', 'comparable', 'check_same_people',
+           'usual', 'collect', 'published_tables', 'of_every_length', 'strengths', 'copies', 'original', 'digits',
+           'summary', 'training_accuracy']
 
 # %% ../../nbs/07_evidence/03_results.ipynb #4b60e6b3
 import json
@@ -22,14 +22,14 @@ from ..runs.ledger import first_difference
 from ..runs.identity import study_notebook
 from ..core import HarLsError
 from ..data.catalog import DATASETS, find, info, verify
-from ..metrics import calibration, classification, confidence, geometry
+from ..metrics import classification, confidence, geometry
 from ..metrics.people import person_sums
 from ..predictions import Predictions, load_predictions
-from .statistics import CELL, leave_one_subject_out
+from .statistics import CELL
 
 # %% ../../nbs/07_evidence/03_results.ipynb #b1352104
 MAIN = ("accuracy", "f1_macro", "nll", "ece", "max_conf", "entropy", "margin", "intra", "inter", "separability")  # of the original study
-KEPT = (*MAIN, "brier", "overconfidence", "ece_true")  # also with one subject left out; ece_true where posteriors are exact
+KEPT = (*MAIN, "brier", "overconfidence", "ece_true")  # those that get effects; ece_true where posteriors are exact
 ORIGINAL = "original_study.csv"  # the tables of the original single-run study
 COPIES = "copies.csv"  # what the archives lacked from which results were published
 KEY = [*CELL, "fold", "alpha", "seed"]  # what makes a training
@@ -40,7 +40,6 @@ class Results:
     "The tables of a study."
 
     metrics: pd.DataFrame  # run, `KEY`, part, and every measure
-    subjects: pd.DataFrame  # `KEY`, part (test), `KEPT`, subject, n
     counts: pd.DataFrame  # `KEY`, and what `counts` gives, for the test part
     points: pd.DataFrame  # `KEY`, x, y, label
     runs: pd.DataFrame  # one row per run: name, spec, data, code, versions, hardware, seconds
@@ -96,20 +95,6 @@ def confusion(
         pairs = np.flatnonzero(n)
         tables.append(pd.DataFrame(dict(alpha=alpha, seed=seed, true=pairs // classes, predicted=pairs % classes, n=n[pairs])))
     return pd.concat(tables, ignore_index=True)
-
-# %% ../../nbs/07_evidence/03_results.ipynb #0fb61c1f
-def main_measures(
-    predictions: Predictions,  # of one part
-) -> pd.DataFrame:
-    "The measures `KEPT` only, which are quick: one row per replica with alpha, seed and part. The same numbers as in `har_ls.metrics.table`."
-    values = {
-        "accuracy": classification.accuracy(predictions), "f1_macro": classification.f1_macro(predictions),
-        "ece": calibration.ece(*calibration.top_label(predictions)), **confidence.measures(predictions),
-        **geometry.distances(geometry.Clusters(predictions)),
-        **calibration.against_truth(predictions),
-    }
-    frame = pd.DataFrame({name: values[name] for name in KEPT})
-    return frame.assign(alpha=predictions.alphas, seed=predictions.seeds, part=predictions.part)
 
 # %% ../../nbs/07_evidence/03_results.ipynb #ef006f5b
 FEWEST_ON_A_PLANE = 40  # windows; a plane of fewer shows nothing
@@ -245,25 +230,22 @@ def strengths(
 # %% ../../nbs/07_evidence/03_results.ipynb #769654bf
 def _from_predictions(about, metrics, pictured):
     "The tables that are made from the predictions of the test part."
-    tables = {name: [] for name in ("subjects", "counts", "people", "classes", "points")}
+    tables = {name: [] for name in ("counts", "people", "classes", "points")}
     first = metrics.groupby(CELL)[["fold", "seed"]].min()
     for run in tqdm(about.itertuples(), total=len(about), desc="reading runs", leave=False, disable=None):
         parts = load_predictions(Path(run.path) / "predictions.npz")
         if "test" not in parts:
             continue
         test, cell = parts["test"], dict(run=run.run, dataset=run.label, model=run.model, protocol=run.protocol, fold=run.fold)
-        made = dict(
-            subjects=leave_one_subject_out(test, main_measures), counts=counts(test), people=person_sums(test, parts.get("validation")),
-            classes=confusion(test),
-        )
+        made = dict(counts=counts(test), people=person_sums(test, parts.get("validation")), classes=confusion(test))
         fold, seed = first.loc[(run.label, run.model, run.protocol)]
         shown = np.flatnonzero((test.seeds == seed) & np.isin(test.alphas, pictured)) if run.fold == fold else ()
         made |= {f"points {r}": features_on_a_plane(test, r).assign(alpha=test.alphas[r], seed=seed) for r in shown}
         for name, table in made.items():
             tables[name.split()[0]].append(table.assign(**cell))
     keep = metrics[["run", "alpha", "seed"]].drop_duplicates()
-    columns = dict(subjects=[*KEY, "part", "subject", "n", *KEPT], counts=[*KEY, "quantity", "bin", "low", "high", "n", "total", "right"],
-                   points=[*KEY, "x", "y", "label"], **MADE_LATER)
+    bins = [*KEY, "quantity", "bin", "low", "high", "n", "total", "right"]
+    columns = dict(counts=bins, points=[*KEY, "x", "y", "label"], **MADE_LATER)
     return {name: _joined(some, columns[name], keep) for name, some in tables.items()}
 
 

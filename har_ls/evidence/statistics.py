@@ -70,6 +70,8 @@ def two_way(
     With one seed the error counts subjects only, with one subject seeds only; with one of each it is not a number.
     Mean squares as in Dorfman, Berbaum and Metz (1992), degrees of freedom as in Satterthwaite (1946)."""
     d = np.asarray(d, float)
+    if d.ndim < 2 or not d.size:
+        raise HarLsError(f"differences have shape {d.shape}, expected [..., J, S] with at least one subject and one seed")
     J, S = d.shape[-2:]
     mean, row, column = d.mean((-1, -2)), d.mean(-1), d.mean(-2)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -102,6 +104,8 @@ def hierarchical_bootstrap(
     seed: int = 0,  # of the resampling
 ) -> np.ndarray:
     "Means of `draws` tables made by drawing rows (subjects) and columns (seeds) of `d` with replacement [draws]. Owen (2007)."
+    if d.ndim != 2 or not d.size:
+        raise HarLsError(f"differences have shape {d.shape}, expected [J, S] with at least one subject and one seed")
     rng = np.random.default_rng(seed)
     J, S = d.shape
     rows = rng.multinomial(J, np.full(J, 1 / J), size=draws) / J
@@ -137,6 +141,9 @@ def shares(
 
 def _minus(table, key, measures, alpha, baseline):
     "Measures at alpha minus measures at the baseline, by `key`."
+    absent = [f"{each:g}" for each in (alpha, baseline) if not (table["alpha"] == each).any()]
+    if absent:
+        raise HarLsError(f"the table of results has no training with alpha {' and none with '.join(absent)}")
     table = table[table["alpha"].isin([alpha, baseline])].set_index([*key, "alpha"])[measures].unstack("alpha")
     return table.xs(alpha, axis=1, level="alpha") - table.xs(baseline, axis=1, level="alpha")
 
@@ -386,6 +393,8 @@ def average(
     parts: list,  # of (estimate, se, df), independent
 ) -> tuple:
     "Mean of independent estimates: estimate, se, df (Satterthwaite)."
+    if not parts:
+        raise HarLsError("a mean of estimates needs at least one (estimate, se, df), got none")
     estimate, se, df = np.array(parts, float).T
     total = (se**2).sum()
     return estimate.mean(), np.sqrt(total) / len(parts), total**2 / (se**4 / df).sum() if total > 0 else df.min()

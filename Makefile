@@ -51,10 +51,11 @@ export: $(READY)
 
 # nbdev writes JupyterLab's hook into the home folder; here it goes into the environment, where only this checkout's JupyterLab reads it
 hooks: $(READY)
+	@[ "$$(git rev-parse --show-toplevel 2>/dev/null)" = "$$(pwd -P)" ] || { echo 'har_ls: this folder is no git checkout, so it has no hooks' >&2; exit 1; }
 	@mkdir -p '$(VENV)/hooks' '$(VENV)/etc/jupyter'
 	@HOME='$(abspath $(VENV))/hooks' $(BIN)/nbdev_install_hooks
 	@cp '$(VENV)'/hooks/.jupyter/*.py '$(VENV)/etc/jupyter/'
-	@cp .ci/pre-commit "$$(git rev-parse --git-path hooks)/pre-commit"
+	@cp .ci/pre-commit "$$(git rev-parse --git-common-dir)/hooks/pre-commit"
 
 clean:
 	rm -rf '$(VENV)' build dist *.egg-info _docs _proc

@@ -38,7 +38,9 @@ def paired_people(
     missing = [name for name in [*PERSON, "alpha", "part", "n", *measures] if name not in people]
     if missing:
         columns = ", ".join(missing)
-        raise HarLsError(f"the table of people has no column {columns}; make it with `har_ls.metrics.people.person_sums`")
+        raise HarLsError(
+            f"the table of people has no column {columns}; make it with `har_ls.metrics.people.person_sums`"
+        )
     people = people[people["part"] == part]
     if people.duplicated([*PERSON, "alpha"]).any():
         twice = people.loc[people.duplicated([*PERSON, "alpha"]), [*PERSON, "alpha"]].iloc[0].to_dict()

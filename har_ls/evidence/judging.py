@@ -57,9 +57,10 @@ class Evidence:
         effect = combine(self.of_measure(name), cells)
         return effect.estimate, effect.se, effect.df
 
-    def of_measure(self, name: str) -> pd.DataFrame:
-        "The pieces of one measure at this strength, without variants."
-        return self.main[(self.main.measure == name) & (self.main.alpha == self.alpha)]
+    def of_measure(self, name: str, alpha: float | None = None) -> pd.DataFrame:
+        "The pieces of one measure at a strength (None: this one), without variants."
+        alpha = self.alpha if alpha is None else alpha
+        return self.main[(self.main.measure == name) & (self.main.alpha == alpha)]
 
     def cells(self, **where) -> list:
         "Cells (dataset, model, protocol) with results for this strength, under conditions on columns of the effects."

@@ -39,7 +39,9 @@ def population_weights(
     model. Synthetic data are left out."""
     one_of(population, POPULATIONS, "population")
     cells = found[CELL].drop_duplicates()
-    return weights_of(cells[cells["protocol"].isin(POPULATIONS[population]) & ~cells["dataset"].str.startswith("synthetic")])
+    return weights_of(
+        cells[cells["protocol"].isin(POPULATIONS[population]) & ~cells["dataset"].str.startswith("synthetic")]
+    )
 
 
 def weights_of(

@@ -32,15 +32,8 @@ def condition(
     about: pd.Series,  # a row of `har_ls.runs.folder.specs`
 ) -> dict:
     "The columns that say which run a row belongs to."
-    return dict(
-        run=about.run,
-        dataset=about.label,
-        model=about.model,
-        protocol=about.protocol,
-        fold=about.fold,
-        objective=about.objective,
-        epoch_factor=about.epoch_factor,
-    )
+    names = ("run", "model", "protocol", "fold", "objective", "epoch_factor")
+    return dict(dataset=about.label) | {name: getattr(about, name) for name in names}
 
 
 def plane_rows(

@@ -146,7 +146,8 @@ def verdict(
 def holm(
     p: np.ndarray,  # [m] p values; not-a-number stays and is not counted
 ) -> np.ndarray:
-    """Holm's adjusted p values [m]: reject where they are at most the level, and the chance of any false rejection is at
+    """Holm's adjusted p values [m]: reject where they are at most the level, and the chance of any false rejection is
+    at
     most the level."""
     p = np.asarray(p, float)
     adjusted = np.full_like(p, np.nan)

@@ -430,13 +430,11 @@ def understood(
         *(f"{fault}: {count}" for fault, count in w.faults.items() if count),
     ]
 
-
+# %% ../../nbs/02_data/14_catalog.ipynb #bd5423b6
 def copied(
     w: Windows,
 ) -> list:  # a sentence, or nothing
     "How many windows hold every value of another one: a file that is there twice under two names or times."
-    import numpy as np
-
     _, place, often = np.unique(w.content, return_inverse=True, return_counts=True)
     twice = np.flatnonzero((often[place] > 1) & (w.content != 0))
     if not len(twice):
@@ -445,7 +443,7 @@ def copied(
     where = [f"recording {w.span[n, 0]} of {w.person(w.subject[n])} from sample {w.span[n, 1]}" for n in pair]
     return [f"windows that hold every value of another: {len(twice)} of {len(w)}, such as {' and '.join(where)}"]
 
-
+# %% ../../nbs/02_data/14_catalog.ipynb #f229ab97
 def describe(
     name_or_path: str | Path,  # name of a dataset, or path of own recordings
     /,
@@ -454,7 +452,7 @@ def describe(
     stride: int | None = None,
     **options,  # of the reader
 ) -> str:
-    "What was understood of a dataset, in words: people, activities, channels, windows, faults, copies, and leaks per protocol."
+    "What was understood of a dataset, in words: people, activities, channels, windows, faults, copies, leaks."
     import pandas as pd
 
     from har_ls.data.splits import PROTOCOLS, split

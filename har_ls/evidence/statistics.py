@@ -71,7 +71,7 @@ def two_way(
     Mean squares as in Dorfman, Berbaum and Metz (1992), degrees of freedom as in Satterthwaite (1946)."""
     d = np.asarray(d, float)
     if d.ndim < 2 or not d.size:
-        raise HarLsError(f"differences have shape {d.shape}, expected [..., J, S] with at least one subject and one seed")
+        raise HarLsError(f"differences have shape {d.shape}, expected [..., J, S] with a subject and a seed")
     J, S = d.shape[-2:]
     mean, row, column = d.mean((-1, -2)), d.mean(-1), d.mean(-2)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -105,7 +105,7 @@ def hierarchical_bootstrap(
 ) -> np.ndarray:
     "Means of `draws` tables made by drawing rows (subjects) and columns (seeds) of `d` with replacement [draws]. Owen (2007)."
     if d.ndim != 2 or not d.size:
-        raise HarLsError(f"differences have shape {d.shape}, expected [J, S] with at least one subject and one seed")
+        raise HarLsError(f"differences have shape {d.shape}, expected [J, S] with a subject and a seed")
     rng = np.random.default_rng(seed)
     J, S = d.shape
     rows = rng.multinomial(J, np.full(J, 1 / J), size=draws) / J

@@ -76,6 +76,46 @@ def test_make_says_it_too(tmp_path):
     assert done.returncode == 2 and "no 'python-that-is-not-there' on the PATH" in done.stderr and "har-ls" not in done.stdout
 
 
+def checkout_with_environment(folder):
+    "What `make` needs of this checkout, with an environment that is ready and only knows nbdev's command for hooks."
+    folder.mkdir()
+    for name in ("Makefile", "settings.ini", "setup.py", "constraints.txt", ".ci"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / ".ready").touch()
+    (folder / ".venv" / "bin" / "nbdev_install_hooks").symlink_to(Path(sys.executable).parent / "nbdev_install_hooks")
+    return folder
+
+
+def all_in(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.skipif(not (shutil.which("make") and shutil.which("git")), reason="no make or no git on the PATH")
+def test_hooks_stay_in_the_checkout(tmp_path):
+    checkout, home = checkout_with_environment(tmp_path / "checkout"), tmp_path / "home"
+    home.mkdir()
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "JUPYTER", "GIT_", "VENV"))}
+    env |= dict(HOME=str(home), GIT_CEILING_DIRECTORIES=str(tmp_path))
+
+    def make_hooks():
+        return subprocess.run(["make", "hooks"], cwd=checkout, env=env, capture_output=True, text=True)
+
+    outside = [path for path in Path("/").iterdir()]
+    done = make_hooks()
+    assert done.returncode and "no git checkout" in done.stderr and not all_in(home) and [*Path("/").iterdir()] == outside
+    subprocess.run(["git", "init", "--quiet", "."], cwd=checkout, env=env, check=True)
+    done = make_hooks()
+    assert done.returncode == 0, done.stderr
+    assert not list(home.iterdir()) and sorted(p.name for p in tmp_path.iterdir()) == ["checkout", "home"]
+    for hook in ("pre-commit", "post-merge"):
+        assert os.access(checkout / ".git" / "hooks" / hook, os.X_OK)
+    assert "nbdev" in (checkout / ".venv" / "etc" / "jupyter" / "jupyter_server_config.py").read_text()
+    (home / ".gitconfig").write_text(f"[core]\n\thooksPath = {home}/every project\n")  # hooks that a user has for all projects
+    before = all_in(home)
+    assert make_hooks().returncode == 0 and all_in(home) == before
+
+
 def test_the_tested_versions_can_be_installed_on_every_python_that_is_promised(tmp_path):
     "A resolver is asked for one answer that holds from the first Python of settings.ini on; nothing is installed."
     uv = shutil.which("uv") or Path(sys.executable).with_name("uv")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..core import one_of
+from ..core import HarLsError, one_of
 
 # %% ../../nbs/07_evidence/00_statistics.ipynb #ebec7f04
 CELL = ["dataset", "model", "protocol"]  # what makes a cell
@@ -21,9 +21,10 @@ def select(
     table: pd.DataFrame,  # any
     where: dict,  # column -> allowed values
 ) -> pd.DataFrame:
-    "The rows whose columns have one of the allowed values."
+    "The rows whose columns have one of the allowed values. Raises `HarLsError` for a column that is not there."
     keep = np.ones(len(table), bool)
     for column, allowed in where.items():
+        one_of(column, list(table), "column")
         keep &= table[column].isin(list(allowed)).to_numpy()
     return table[keep]
 
@@ -67,8 +68,11 @@ def plain_mean(
     se,  # [m] their standard errors
     df,  # [m] their degrees of freedom
 ) -> tuple:
-    "Mean of independent estimates, its standard error and degrees of freedom (Satterthwaite 1946); NaN if an error is."
+    """Mean of independent estimates, its standard error and degrees of freedom (Satterthwaite 1946); NaN if an error is.
+    Raises `HarLsError` without any."""
     estimate, se, df = (np.asarray(values, float) for values in (estimate, se, df))
+    if not estimate.size:
+        raise HarLsError("a mean needs at least one estimate")
     total = (se**2).sum()
     nu = total**2 / (se**4 / df).sum() if total > 0 else np.nan if np.isnan(total) else df.min()
     return float(estimate.mean()), float(np.sqrt(total) / len(estimate)), float(nu)

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.fft import dct
 from scipy.stats import norm
 
-from .classification import accuracy_per_subject, check_finite, predicted_class
+from .classification import accuracy_per_subject, check_finite, check_judged, predicted_class
 from .confidence import log_probabilities, per_window
 from ..predictions import Predictions
 
@@ -29,7 +29,8 @@ def top_label(
 
 
 def _flat(*arrays):
-    "Arrays `[..., N]` as float64 `[G, N]`."
+    "Arrays `[..., N]` as float64 `[G, N]`. Raises `HarLsError`, see `check_judged`."
+    check_judged(*arrays)
     return [array.reshape(-1, array.shape[-1]).astype(np.float64) for array in arrays]
 
 

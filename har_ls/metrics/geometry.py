@@ -207,7 +207,10 @@ def tsne_trust(
     neighbours: int = 12,  # how many neighbours are compared
 ) -> float:
     """Trustworthiness of a map in [0, 1]: 1 if neighbours on the map are neighbours in feature space (Venna & Kaski
-    2001)."""
+    2001). Raises `HarLsError` for fewer than 4 windows."""
+    if len(features) < 4 or len(points) != len(features):
+        sizes = f"{len(features)} and {len(points)}"
+        raise HarLsError(f"trust in a map needs features and points of the same 4 windows or more, got {sizes}")
     return float(trustworthiness(features, points, n_neighbors=min(neighbours, (len(features) - 1) // 2)))
 
 # %% ../../nbs/05_metrics/03_geometry.ipynb #07d0d697

@@ -9,7 +9,7 @@ __all__ = ['NORMS', 'risk_curve', 'curve_measures', 'pnorm_scores', 'choose_norm
 import numpy as np
 
 from .calibration import top_label
-from .classification import check_finite, predicted_class
+from .classification import check_finite, check_judged, predicted_class
 from ..predictions import Predictions
 
 # %% ../../nbs/05_metrics/04_selective.ipynb #015afe61
@@ -19,13 +19,15 @@ def risk_curve(
 ) -> np.ndarray:
     """Selective risk when the 1, 2, ..., N surest windows are answered: `[..., N]` in [0, 1].
 
-    Expected over a random order of equal scores (Geifman, Uziel & El-Yaniv 2019)."""
+    Expected over a random order of equal scores (Geifman, Uziel & El-Yaniv 2019). Raises `HarLsError` if there is no
+    window."""
+    check_judged(score, correct, share=False)
     windows = score.shape[-1]
     flat, right = score.reshape(-1, windows), correct.reshape(-1, windows)
     order = np.argsort(-flat, axis=1)
     flat = np.take_along_axis(flat, order, 1)
     errors = np.zeros((len(flat), windows + 1))
-    np.cumsum(~np.take_along_axis(right, order, 1), axis=1, out=errors[:, 1:])
+    np.cumsum(np.take_along_axis(right, order, 1) == 0, axis=1, out=errors[:, 1:])
     place = np.arange(windows + 1)
     tied = np.zeros(errors.shape, bool)  # a cut here would separate equal scores
     tied[:, 1:-1] = flat[:, 1:] == flat[:, :-1]

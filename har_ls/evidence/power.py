@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POWER', 'Components', 'components', 'typical', 'more', 'chance_of_equivalence', 'chance_of_finding', 'plan_chances',
-           'people_needed']
+           'plan_designs', 'plan_lines', 'people_needed']
 
 # %% ../../nbs/07_evidence/14_power.ipynb #0c010646
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ import pandas as pd
 from scipy import stats
 
 from ..core import HarLsError
-from .effects import Effect, Luck, combine, equivalent_df
-from .pooling import FEWEST_DATASETS
-from .statistics import CELL, EQUIVALENCE_LEVEL, LEVEL, bounds
+from .effects import Effect, Luck, combine, equivalent_df, pieces
+from .pooling import ENDPOINTS, FEWEST_DATASETS, POPULATIONS, by_dataset, pool, population_weights
+from .statistics import CELL, EQUIVALENCE_LEVEL, LEVEL, margin_of
 
 # %% ../../nbs/07_evidence/14_power.ipynb #395e88d9
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def plan_chances(
             equivalent=0.0,
             found=0.0,
             decides=False,
-            reason=f"{len(datasets)} datasets: at least {FEWEST_DATASETS} are needed",
+            reason=f"{len(datasets)} dataset{'s' * (len(datasets) != 1)}, at least {FEWEST_DATASETS} are needed",
         )
     kinds = [parts.luck(people, seeds, folds) for people, folds, seeds in datasets]
     w = np.array([1 / (tau**2 + k.people + k.trainings + k.rest) for k in kinds])
@@ -150,6 +150,65 @@ def plan_chances(
         decides=decides,
         reason=reason,
     )
+
+# %% ../../nbs/07_evidence/14_power.ipynb #7ff0a161
+def plan_designs(
+    specs: list,  # of `har_ls.runs.spec.RunSpec`, all runs of the grid
+    people: dict,  # dataset -> how many people it has
+    alpha: float = 0.01,  # strength in question, compared with none
+) -> dict:  # population -> list of (people, folds, seeds), one per dataset
+    """What a grid tests in each population. Folds count if they are trained with and without smoothing; an official
+    division tests about three people in ten."""
+    trained, official = {}, 0.3
+    for spec in specs:
+        if spec.alpha in (0.0, alpha) and spec.dataset in people and not spec.options:
+            cell = trained.setdefault((spec.dataset, spec.protocol), {})
+            cell.setdefault(spec.fold, {}).setdefault(spec.alpha, set()).update(spec.seeds)
+            shares = dict(subject=1 / spec.folds if isinstance(spec.folds, int) else 0.0, official=official)
+            cell["share"] = shares.get(spec.protocol, 1.0)
+    designs = {population: {} for population in POPULATIONS}
+    for (dataset, protocol), cell in trained.items():
+        share = cell.pop("share")
+        seeds = [len(set.intersection(*both.values())) for both in cell.values() if len(both) == 2]
+        if seeds:
+            tested = max(round(people[dataset] * min(share * len(seeds), 1)), len(seeds))
+            population = next(name for name, protocols in POPULATIONS.items() if protocol in protocols)
+            designs[population][dataset] = max(designs[population].get(dataset, ()), (tested, len(seeds), min(seeds)))
+    return {population: list(found.values()) for population, found in designs.items()}
+
+# %% ../../nbs/07_evidence/14_power.ipynb #9f5bb74c
+def plan_lines(
+    designs: dict,  # from `plan_designs`
+    people: pd.DataFrame,  # of finished cells, as `har_ls.evidence.effects.pieces` takes it
+    alpha: float = 0.01,  # strength in question
+) -> list:
+    "Whether a plan can decide each endpoint in each population, one sentence each, judged by the finished cells."
+    have = [name for name in ENDPOINTS if name in people and people[name].notna().any()]
+    found = pieces(people, tuple(have)) if have else pd.DataFrame(columns=["measure", "alpha"])
+    lines = []
+    for name in have:
+        mine = found[(found["measure"] == name) & (found["alpha"] == alpha)]
+        for population, planned in designs.items():
+            if planned and (weights := population_weights(mine, population)):
+                lines.append(f"{population}, {name}: {_plan_sentence(mine, name, weights, planned)}")
+    return lines or ["no finished cell tells yet how much people and trainings differ"]
+
+
+def _plan_sentence(mine, name, weights, planned):
+    "One endpoint in one population."
+    here = mine[mine["dataset"].isin(list(weights))]
+    try:
+        parts = typical(here)
+    except HarLsError as error:
+        return str(error)
+    row = pool(by_dataset(mine, weights), name)
+    tau = 0.0 if np.isnan(row["tau"]) else row["tau"]
+    margin = margin_of(name, row["base"])
+    chances = plan_chances(parts, planned, margin, tau)
+    if chances["decides"]:
+        alike = ", if datasets agree" if np.isnan(row["tau"]) else ""
+        return f"decides (95 % interval about ±{chances['half_width']:.4f}, margin {margin:.4f}{alike})"
+    return f"may stay undecided: {chances['reason']}"
 
 # %% ../../nbs/07_evidence/14_power.ipynb #c055362d
 def people_needed(

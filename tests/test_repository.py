@@ -76,7 +76,7 @@ def test_every_figure_says_what_is_seen(path):
             assert said and len(said[1]) > 40, "".join(cell["source"])[:200]
 
 
-LONG_CELLS = ("01_loss", "02_data", "07_evidence", "08_paper/04_experiment", "09_underneath/02_parsing")  # still to be cut: exported cells
+LONG_CELLS = ("01_loss", "02_data", "08_paper/04_experiment", "09_underneath/02_parsing")  # still to be cut: exported cells
 LONG_STUDY = ("paper", "speed")  # still to be cut: study notebooks
 
 

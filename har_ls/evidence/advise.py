@@ -142,7 +142,9 @@ def people_wanted(
     never = [NAMES[m] for m, n in wanted.items() if not n]
     lines = [f"To decide it would take {listing(told)}, at as many folds and seeds."] if told else []
     if never:
-        lines.append(f"For {listing(never)} more people alone would not do: trainings differ too much; more seeds are needed.")
+        lines.append(
+            f"For {listing(never)} more people alone would not do: trainings differ too much; more seeds are needed."
+        )
     return lines
 
 # %% ../../nbs/07_evidence/09_advise.ipynb #a1c0de04

@@ -40,7 +40,7 @@ def render(
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    import har_ls.runs.kernel  # registers the engine
+    import har_ls.runs.kernel  # noqa: F401 -- registers the engine
     from har_ls.evidence import pages
 
     out = Path(out).absolute()

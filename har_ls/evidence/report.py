@@ -834,7 +834,8 @@ def standing(
     if not names or ("low" in pooled and pooled.low.notna().any()):
         return ""
     return (
-        f"**{several(len(names), 'dataset is', 'datasets are')} published so far: {listing(names)}.** A sentence about datasets in general needs "
+        f"**{several(len(names), 'dataset is', 'datasets are')} published so far: {listing(names)}.** A "
+        "sentence about datasets in general needs "
         f"{pooling.FEWEST_DATASETS}; until then every cell speaks for itself."
     )
 

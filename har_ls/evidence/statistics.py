@@ -68,7 +68,8 @@ def plain_mean(
     se,  # [m] their standard errors
     df,  # [m] their degrees of freedom
 ) -> tuple:
-    """Mean of independent estimates, its standard error and degrees of freedom (Satterthwaite 1946); NaN if an error is.
+    """Mean of independent estimates, its standard error and degrees of freedom (Satterthwaite 1946); NaN if an error
+    is.
     Raises `HarLsError` without any."""
     estimate, se, df = (np.asarray(values, float) for values in (estimate, se, df))
     if not estimate.size:

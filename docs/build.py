@@ -191,7 +191,7 @@ def stage_reference(explained, stage):
         mine = [s for s in inventory if s.module == module.__name__]
         text = api.page(settings, module, mine)
 
-        def link(match):
+        def link(match, anchors=anchors, notebook=notebook):
             anchor = anchors.get(match["name"].partition(".")[0])
             return match[0] + (f"\n\n[Code]({notebook}#{anchor}){{.source-link}}\n" if anchor and "." not in match["name"] else "")
 
@@ -312,7 +312,7 @@ def finish(built, out):
     for page in built.pages.values():
         path = out / page.out
         text = path.read_text(encoding="utf-8")
-        text = MATH.sub(lambda m: formulas(page.src, html.unescape(m[2]), m[1] == "display"), text)
+        text = MATH.sub(lambda m, page=page: formulas(page.src, html.unescape(m[2]), m[1] == "display"), text)
         text = re.sub(r'<(link|script)[^>]*"https://cdn\.jsdelivr\.net/npm/katex@[^>]*>(</script>)?', "", text)
         text = re.sub(r"\.ipynb\?download", ".ipynb", text)
         text = re.sub(r"(?<=\d) ± ?(?=\d)", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}", text)

@@ -250,7 +250,7 @@ def reload(name: str) -> dict:
         os.environ["HAR_LS_CACHE"] = folder
         try:
             for dataset in here:
-                first[dataset], second[dataset] = _wall(lambda: load(dataset)), _wall(lambda: load(dataset))
+                first[dataset], second[dataset] = (_wall(functools.partial(load, dataset)) for _ in range(2))
         finally:
             del os.environ["HAR_LS_CACHE"]
             if before is not None:

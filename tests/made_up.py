@@ -3,7 +3,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from har_ls.predictions import Predictions, save_predictions
 from har_ls.runs.folder import measured

@@ -152,7 +152,7 @@ def test_advise_needs_people(capsys, tmp_path):
 def test_a_narrow_terminal_gets_blocks_of_columns(capsys, monkeypatch):
     table = pd.DataFrame([dict(dataset="synthetic", model=m, alpha=0.1, **{f"measure_{i}": "0.123 ± 0.045" for i in range(9)}) for m in ("resnet1d", "moderntcn")])
     for width, terminal in ((80, True), (300, True), (80, False)):
-        monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+        monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)
         monkeypatch.setenv("COLUMNS", str(width))
         cli.show_table(table)
         lines = capsys.readouterr().out.splitlines()

@@ -336,7 +336,7 @@ def test_temperature_is_scipys(sharpness):
     made = plausible(3, windows=400, sharpness=sharpness)
     found, at_bound = calibration.fit_temperature(made)
     for r in range(2):
-        def nll(log_t):
+        def nll(log_t, r=r):
             return -log_softmax(made.logits[r] * np.exp(-log_t), axis=-1)[np.arange(400), made.y].mean()
 
         best = minimize_scalar(nll, bounds=(np.log(0.05), np.log(20)), method="bounded", options=dict(xatol=1e-10))

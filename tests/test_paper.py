@@ -104,7 +104,7 @@ def test_temperature_rows_against_scikit_learn_and_scipy(seed):
         return log_loss(p.y, q / q.sum(-1, keepdims=True), labels=range(5))
 
     for r in range(2):
-        best = minimize_scalar(lambda log_t: nll(validation, r, np.exp(log_t)), bounds=np.log([0.05, 20]), method="bounded", options=dict(xatol=1e-9))
+        best = minimize_scalar(lambda log_t, r=r: nll(validation, r, np.exp(log_t)), bounds=np.log([0.05, 20]), method="bounded", options=dict(xatol=1e-9))
         here = table[(table.seed == r) & table.scaled].iloc[0]
         assert nll(validation, r, here.temperature) <= best.fun + 1e-9
         assert here.nll == pytest.approx(nll(test, r, here.temperature), rel=1e-6)

@@ -443,7 +443,7 @@ def test_publishing_that_is_killed_midway_loses_nothing(two_strengths, tmp_path,
     for written in range(9):
         calls = iter(range(99))
 
-        def dies(*args, **more):
+        def dies(*args, calls=calls, written=written, **more):
             if next(calls) == written:
                 raise KeyboardInterrupt
             write(*args, **more)

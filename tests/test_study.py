@@ -122,7 +122,7 @@ def test_stopped_in_three_ways_and_taken_up_each_time(undisturbed, tmp_path):
     for send, expected in [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]:
         process = begin(tmp_path, "--workers", "1")
         family = psutil.Process(process.pid)
-        until(lambda: process.poll() is not None or list(tmp_path.glob(".*.part")) and kernels(family))
+        until(lambda process=process, family=family: process.poll() is not None or list(tmp_path.glob(".*.part")) and kernels(family))
         if send == signal.SIGKILL:  # not before a run is done
             until(lambda: runs.run_folders(tmp_path))
         descendants = family.children(recursive=True)
@@ -131,7 +131,7 @@ def test_stopped_in_three_ways_and_taken_up_each_time(undisturbed, tmp_path):
         else:
             process.send_signal(send)
         code, said = finish(process)
-        until(lambda: gone(descendants), 30)
+        until(functools.partial(gone, descendants), 30)
         assert code == expected and "Traceback" not in said, said
         if send != signal.SIGKILL:
             assert "the same command goes on from here" in said and not list(tmp_path.glob(".*.part")) and not (tmp_path / "failed").exists(), said

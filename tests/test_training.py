@@ -388,7 +388,7 @@ def test_lengths():
 @pytest.mark.parametrize("model", MODEL_NAMES)
 def test_every_recipe_can_be_built(model):
     "Options of the table are options of the builder, at every shape of the catalogue's windows."
-    for (name, dataset), found in RECIPES.items():
+    for (name, _), found in RECIPES.items():
         if name == model:
             for channels, length in ((3, 128), (9, 128), (45, 125)):
                 _, logits = build(model, channels, length, 6, (0,), **found.options)(torch.zeros(1, 2, channels, length))

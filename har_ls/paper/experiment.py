@@ -10,14 +10,13 @@ __all__ = ['PROFILES', 'PEOPLE', 'SHARED', 'TABLES', 'KEY', 'MORE', 'CLAIMS', 'S
 
 # %% ../../nbs/08_paper/04_experiment.ipynb #de8dc4bc
 import json
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..runs import folder as runs
-from ..runs.execution import run
 from ..runs.identity import study_notebook
 from ..core import HarLsError, one_of, whole_file
 from .projection import clusters, project, template_distances, triples
@@ -237,11 +236,11 @@ def collect(
     about = pd.concat(about, ignore_index=True).sort_values(["notebook", "alpha", "run"], ignore_index=True)
     seeds, chosen = _seeds_that_count(about), {}
     tables = {name: [] for name in TABLES}
-    for run in about.itertuples():
-        cell = dict(dataset=run.label, model=run.model, protocol=run.protocol, fold=run.fold)
-        found = _read_trained(run, chosen, pictured) if run.notebook == "trained" else _read_distilled(run)
+    for each in about.itertuples():
+        cell = dict(dataset=each.label, model=each.model, protocol=each.protocol, fold=each.fold)
+        found = _read_trained(each, chosen, pictured) if each.notebook == "trained" else _read_distilled(each)
         for name, table in found.items():
-            tables[name].append(table[table.seed.isin(seeds[run.run])].assign(**cell))
+            tables[name].append(table[table.seed.isin(seeds[each.run])].assign(**cell))
     about = about.assign(settings=about.settings.map(json.dumps), options=about.options.map(json.dumps), seeds=about.seeds.map(list), folds=about.folds.astype(str))
     tables["runs"] = [about.drop(columns=["path", "latest"])]
     return Results(**{name: pd.concat(some, ignore_index=True) if some else pd.DataFrame(columns=[*CELL, *KEY, *MORE[name]]) for name, some in tables.items()})
@@ -264,26 +263,26 @@ def _seeds_that_count(about):
     return {run: set(rows.seeds[rows.run == run]) for run in about.run}
 
 
-def _read_trained(run, chosen, pictured):
+def _read_trained(about, chosen, pictured):
     "Tables of one training; the triples are chosen by the run without smoothing, which comes first."
-    parts = load_predictions(Path(run.path) / "predictions.npz")
+    parts = load_predictions(Path(about.path) / "predictions.npz")
     found = analysed(parts)
-    cell = run.label, run.model, run.protocol, run.fold
-    if run.alpha == 0:
+    cell = about.label, about.model, about.protocol, about.fold
+    if about.alpha == 0:
         chosen[cell] = chosen_triples(parts["validation"])
-    if cell in chosen and run.alpha in pictured:
-        found["points"] = projected(parts, chosen[cell]).assign(alpha=run.alpha, seed=parts["train"].seeds[0])
-    history = pd.read_parquet(Path(run.path) / "history.parquet")
+    if cell in chosen and about.alpha in pictured:
+        found["points"] = projected(parts, chosen[cell]).assign(alpha=about.alpha, seed=parts["train"].seeds[0])
+    history = pd.read_parquet(Path(about.path) / "history.parquet")
     found["information"] = history.dropna(subset="information").drop(columns="loss").assign(part="train")
     return found
 
 
-def _read_distilled(run):
+def _read_distilled(about):
     "Tables of one distillation. Teachers and students that learn from labels learn from targets as soft as alpha says."
-    table = pd.read_parquet(Path(run.path) / "metrics.parquet")
+    table = pd.read_parquet(Path(about.path) / "metrics.parquet")
     table = table[["alpha", "seed", "part", "role", "temperature", "accuracy", "ece", "nll", "gamma"]]
     table["gamma"] = table.gamma.where(table.role == "distilled", table.alpha)
-    return dict(distillation=table, distillation_people=pd.read_parquet(Path(run.path) / "people.parquet"))
+    return dict(distillation=table, distillation_people=pd.read_parquet(Path(about.path) / "people.parquet"))
 
 
 def publish(

@@ -2,6 +2,7 @@
 
 `--check` writes nothing; it fails when the picture is not that of the code, or when an import runs against the reading order.
 """
+
 import ast
 import html
 import sys
@@ -11,8 +12,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE, PICTURE = ROOT / "har_ls", ROOT / "nbs" / "house.svg"
 CHAPTERS = {  # folder of notebooks -> the modules that it exports, by the first part of their names
-    "01_loss": ("loss",), "02_data": ("data",), "03_models": ("models",), "04_training": ("predictions", "recipes", "training", "search"),
-    "05_metrics": ("metrics",), "06_runs": ("runs",), "07_evidence": ("evidence",), "08_paper": ("paper",),
+    "01_loss": ("loss",),
+    "02_data": ("data",),
+    "03_models": ("models",),
+    "04_training": ("predictions", "recipes", "training", "search"),
+    "05_metrics": ("metrics",),
+    "06_runs": ("runs",),
+    "07_evidence": ("evidence",),
+    "08_paper": ("paper",),
 }
 TOP = ("cli", "bench", "reading_speed")  # these stand on everything
 WIDTH, GAP, LINE, TITLE = 128, 12, 15, 24
@@ -48,7 +55,9 @@ def imports(name: str, path: Path, known) -> set:
 def chapter(name: str) -> str:
     "The chapter of a module."
     first = name.partition(".")[0]
-    return next((folder for folder, roots in CHAPTERS.items() if first in roots), "on top" if first in TOP else "09_underneath")
+    return next(
+        (folder for folder, roots in CHAPTERS.items() if first in roots), "on top" if first in TOP else "09_underneath"
+    )
 
 
 def rank(folder: str) -> int:
@@ -70,8 +79,14 @@ def box(x, y, title, rooms, width=WIDTH, across=1):
     "A chapter: a frame with its title and its rooms."
     rows = -(-len(rooms) // across)
     height = TITLE + 8 + rows * LINE
-    parts = [f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="4" class="frame"/>', text(x + 8, y + 17, title, "title")]
-    parts += [text(x + 8 + (i % across) * width // across, y + TITLE + 12 + i // across * LINE, room) for i, room in enumerate(rooms)]
+    parts = [
+        f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="4" class="frame"/>',
+        text(x + 8, y + 17, title, "title"),
+    ]
+    parts += [
+        text(x + 8 + (i % across) * width // across, y + TITLE + 12 + i // across * LINE, room)
+        for i, room in enumerate(rooms)
+    ]
     return height, parts
 
 
@@ -106,8 +121,12 @@ def draw() -> str:
         for (a, b), n in arrows.items()
         if {a, b} <= place.keys()
     ]
-    parts += [arc(a, b, n, top, wrong) for wrong, a, b, n in sorted(between)]  # what runs the wrong way is drawn last, and red
-    ground, drawn = box(10, top + lowest + 24, "09_underneath: what everything stands on", rooms["09_underneath"], total, 8)
+    parts += [
+        arc(a, b, n, top, wrong) for wrong, a, b, n in sorted(between)
+    ]  # what runs the wrong way is drawn last, and red
+    ground, drawn = box(
+        10, top + lowest + 24, "09_underneath: what everything stands on", rooms["09_underneath"], total, 8
+    )
     parts += drawn
     style = (
         ".frame{fill:#f6f8fa;stroke:#57606a}.title{font-weight:600}text{font-family:system-ui,sans-serif;font-size:12px;fill:#1f2328}"
@@ -115,7 +134,18 @@ def draw() -> str:
     )
     height = top + lowest + ground + 34
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total + 20} {height}" width="{total + 20}" height="{height}" role="img">'
-    return "\n".join([head, f"<style>{style}</style>", f'<rect width="{total + 20}" height="{height}" fill="#ffffff"/>', *parts, "</svg>"]) + "\n"
+    return (
+        "\n".join(
+            [
+                head,
+                f"<style>{style}</style>",
+                f'<rect width="{total + 20}" height="{height}" fill="#ffffff"/>',
+                *parts,
+                "</svg>",
+            ]
+        )
+        + "\n"
+    )
 
 
 def main() -> int:
@@ -127,7 +157,10 @@ def main() -> int:
         return 1
     wrong = against(modules())
     for a, b in wrong:
-        print(f"har_ls.{a} ({chapter(a)}) imports har_ls.{b} ({chapter(b)}), which is read later: move what it needs", file=sys.stderr)
+        print(
+            f"har_ls.{a} ({chapter(a)}) imports har_ls.{b} ({chapter(b)}), which is read later: move what it needs",
+            file=sys.stderr,
+        )
     return 1 if wrong else 0
 
 

@@ -1,4 +1,5 @@
 """Render nbs/index.ipynb as README.md, and its picture as nbs/answer.svg, without Quarto. `--check` writes nothing and fails when they differ."""
+
 import base64
 import html
 import json
@@ -8,7 +9,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTE = "<!-- Written from nbs/index.ipynb by `make export`. Edit the notebook. -->\n\n"
-PICTURE = re.compile(r'<img src="data:image/svg\+xml;base64,([^"]+)" alt="([^"]*)".*?>(?:<figcaption>(.*?)</figcaption>)?', re.S)
+PICTURE = re.compile(
+    r'<img src="data:image/svg\+xml;base64,([^"]+)" alt="([^"]*)".*?>(?:<figcaption>(.*?)</figcaption>)?', re.S
+)
 
 
 def into_nbs(text: str) -> str:
@@ -31,7 +34,9 @@ def render(notebook: Path) -> dict:  # path -> content
                 text = "".join(output.get("text", "")) or data.get("text/plain")
                 if picture := PICTURE.search(data.get("text/html", "")):
                     files[ROOT / "nbs" / "answer.svg"] = base64.b64decode(picture[1])
-                    parts.append("\n\n".join([f"![{html.unescape(picture[2])}](nbs/answer.svg)", *filter(None, [picture[3]])]))
+                    parts.append(
+                        "\n\n".join([f"![{html.unescape(picture[2])}](nbs/answer.svg)", *filter(None, [picture[3]])])
+                    )
                 elif "text/markdown" in data:
                     parts.append(into_nbs(data["text/markdown"]))
                 elif text:

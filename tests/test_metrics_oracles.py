@@ -1,4 +1,5 @@
 """The measures against software by others and against loops that follow the formulas."""
+
 import warnings
 
 import calibration as uncertainty_calibration
@@ -25,6 +26,7 @@ def probabilities(made, r):
 
 
 # ---- classification: scikit-learn
+
 
 @few
 @given(unpleasant())
@@ -67,6 +69,7 @@ def test_accuracy_per_subject_by_hand():
 
 # ---- confidence: scipy and scikit-learn
 
+
 @few
 @given(unpleasant())
 def test_log_probabilities_are_scipys(made):
@@ -98,8 +101,12 @@ def test_window_by_window(made):
             p = softmax(z)
             ordered = np.sort(p)[::-1]
             expected = dict(
-                correct=z.argmax() == y, max_conf=ordered[0], nll=-log_softmax(z)[y], brier=((p - np.eye(classes)[y]) ** 2).sum(),
-                entropy=-sum(q * np.log(q) for q in p if q > 0), margin=ordered[0] - (ordered[1] if classes > 1 else 0),
+                correct=z.argmax() == y,
+                max_conf=ordered[0],
+                nll=-log_softmax(z)[y],
+                brier=((p - np.eye(classes)[y]) ** 2).sum(),
+                entropy=-sum(q * np.log(q) for q in p if q > 0),
+                margin=ordered[0] - (ordered[1] if classes > 1 else 0),
                 logit_gap=np.sort(z)[-1] - np.sort(z)[-2] if classes > 1 else np.nan,
             )
             for name, value in expected.items():
@@ -118,6 +125,7 @@ def test_right_and_wrong_apart(made):
 
 
 # ---- calibration: uncertainty-calibration
+
 
 def as_binary(judgement):
     "The library takes probabilities of class 1 and labels 0 or 1."
@@ -154,7 +162,9 @@ def test_calibration_of_many_classes_is_uncertainty_calibrations(seed):
     for r in range(2):
         p = probabilities(made, r)
         assert calibration.ece(sure, correct)[r] == pytest.approx(uncertainty_calibration.get_ece(p, made.y), abs=1e-9)
-        assert calibration.ece_mass(sure, correct)[r] == pytest.approx(uncertainty_calibration.get_ece_em(p, made.y), abs=1e-9)
+        assert calibration.ece_mass(sure, correct)[r] == pytest.approx(
+            uncertainty_calibration.get_ece_em(p, made.y), abs=1e-9
+        )
         assert calibration.rmsce_debiased(sure, correct)[r] == pytest.approx(
             uncertainty_calibration.get_top_calibration_error(p, made.y, p=2, debias=True), abs=1e-7
         )
@@ -164,6 +174,7 @@ def test_calibration_of_many_classes_is_uncertainty_calibrations(seed):
 
 
 # ---- calibration: torchmetrics, away from its fault at confidence 1
+
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_ece_and_mce_are_torchmetrics(seed):
@@ -188,6 +199,7 @@ def test_torchmetrics_errs_at_confidence_one():
 
 
 # ---- calibration: relplot
+
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_smooth_error_at_one_width_is_relplots(seed, monkeypatch):
@@ -247,6 +259,7 @@ def test_smooth_error_is_its_integral(judgement):
 
 # ---- calibration: loops
 
+
 def pieces_of_equal_mass(sure, bins):
     order = np.argsort(sure, kind="stable")
     cuts = [0]
@@ -268,7 +281,9 @@ def test_sweep_by_loop(judgement):
         if any(b < a for a, b in zip(shares, shares[1:])):
             break
         chosen = bins
-    error = sum(abs(sure[piece].sum() - correct[piece].sum()) for piece in pieces_of_equal_mass(sure, chosen)) / len(sure)
+    error = sum(abs(sure[piece].sum() - correct[piece].sum()) for piece in pieces_of_equal_mass(sure, chosen)) / len(
+        sure
+    )
     found, bins = calibration.ece_sweep(sure, correct)
     assert bins == chosen and found == pytest.approx(error, abs=1e-9)
 
@@ -336,6 +351,7 @@ def test_temperature_is_scipys(sharpness):
     made = plausible(3, windows=400, sharpness=sharpness)
     found, at_bound = calibration.fit_temperature(made)
     for r in range(2):
+
         def nll(log_t, r=r):
             return -log_softmax(made.logits[r] * np.exp(-log_t), axis=-1)[np.arange(400), made.y].mean()
 
@@ -345,6 +361,7 @@ def test_temperature_is_scipys(sharpness):
 
 
 # ---- selective classification: exact expectation by loop
+
 
 @few
 @given(judged(max_windows=25))
@@ -362,7 +379,9 @@ def test_risk_curve_by_loop(judgement):
     assert found["aurc"] == pytest.approx(np.mean(expected))
     low_risk = [i / n for i, risk in enumerate(expected, 1) if risk <= 0.05 + 1e-12]
     assert found["coverage_at_5_risk"] == pytest.approx(max(low_risk, default=0))
-    assert found["risk_at_80_coverage"] == pytest.approx(next(r for i, r in enumerate(expected, 1) if i >= 0.8 * n - 1e-9))
+    assert found["risk_at_80_coverage"] == pytest.approx(
+        next(r for i, r in enumerate(expected, 1) if i >= 0.8 * n - 1e-9)
+    )
     assert found["aurc_excess"] >= -1e-12
 
 
@@ -400,10 +419,13 @@ def test_norm_is_the_one_with_least_validation_aurc():
 
 # ---- geometry
 
+
 @few
 @given(unpleasant(min_windows=2))
 def test_silhouette_is_scikit_learns(made):
-    features = np.clip(made.logits, -1e6, 1e6)  # beyond, squares of differences overflow in their float32 path and ours alike
+    features = np.clip(
+        made.logits, -1e6, 1e6
+    )  # beyond, squares of differences overflow in their float32 path and ours alike
     made = predictions(made.logits, made.y, features)
     found = geometry.silhouette(geometry.Clusters(made))
     classes = len(np.unique(made.y))
@@ -451,7 +473,8 @@ def test_geometry_by_loop(seed):
             silhouette=sklearn_metrics.silhouette_score(x, y),
         )
         expected |= dict(
-            separability=expected["intra"] / expected["inter"], intra_relative=expected["intra"] / expected["feature_norm"],
+            separability=expected["intra"] / expected["inter"],
+            intra_relative=expected["intra"] / expected["feature_norm"],
             inter_relative=expected["inter"] / expected["feature_norm"],
         )
         assert set(expected) == set(found)

@@ -603,3 +603,15 @@ def test_windows_cross_no_file_person_or_session(tmp_path):
         assert rows.session.nunique() == 1 and set(rows.activity) == {w.activities[y]}
     text = catalog.describe(path, length=30, stride=10)
     assert "2 subjects" in text and "ax, ay" in text and "walk" in text and "share of test windows" in text
+
+
+def test_copies_are_said_before_anything_is_trained(tmp_path):
+    "Recordings that stand there twice under another time or name share no sample, but every value."
+    once = pd.concat([plain(person, seconds=30) for person in "abcdef"])
+    once.to_csv(tmp_path / "once.csv", index=False)
+    pd.concat([once, once.assign(time=once.time + 9000)]).to_csv(tmp_path / "again.csv", index=False)
+    pd.concat([once, plain("a", seconds=30).assign(subject="z")]).to_csv(tmp_path / "named.csv", index=False)
+    once, again, named = (catalog.describe(tmp_path / f"{name}.csv") for name in ("once", "again", "named"))
+    said = "windows that hold every value of another: {} of {}, such as recording"
+    assert "hold every value" not in once and said.format(240, 240) in again
+    assert said.format(40, 140) in named and "of a from sample" in named and "of z from sample" in named

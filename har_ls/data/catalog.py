@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['DATASETS', 'ARRAYS', 'FACTS', 'info', 'data_root', 'find', 'whole_number', 'reader_options', 'read', 'fingerprint',
            'cache_root', 'load', 'entries', 'list_datasets', 'check', 'fetch', 'unchanged', 'verify', 'understood',
-           'describe']
+           'copied', 'describe']
 
 # %% ../../nbs/02_data/14_catalog.ipynb #6e9b191d
 DATASETS = ("uci_har", "wisdm", "pamap2", "mhealth", "dsads", "motionsense", "usc_had", "synthetic")
@@ -430,7 +430,20 @@ def understood(
         *(f"{fault}: {count}" for fault, count in w.faults.items() if count),
     ]
 
+# %% ../../nbs/02_data/14_catalog.ipynb #bd5423b6
+def copied(
+    w: Windows,
+) -> list:  # a sentence, or nothing
+    "How many windows hold every value of another one: a file that is there twice under two names or times."
+    _, place, often = np.unique(w.content, return_inverse=True, return_counts=True)
+    twice = np.flatnonzero((often[place] > 1) & (w.content != 0))
+    if not len(twice):
+        return []
+    pair = np.flatnonzero(place == place[twice[0]])[:2]
+    where = [f"recording {w.span[n, 0]} of {w.person(w.subject[n])} from sample {w.span[n, 1]}" for n in pair]
+    return [f"windows that hold every value of another: {len(twice)} of {len(w)}, such as {' and '.join(where)}"]
 
+# %% ../../nbs/02_data/14_catalog.ipynb #f229ab97
 def describe(
     name_or_path: str | Path,  # name of a dataset, or path of own recordings
     /,
@@ -439,7 +452,7 @@ def describe(
     stride: int | None = None,
     **options,  # of the reader
 ) -> str:
-    "What was understood of a dataset, in words: people, activities, channels, windows, faults, and leaks per protocol."
+    "What was understood of a dataset, in words: people, activities, channels, windows, faults, copies, leaks."
     import pandas as pd
 
     from har_ls.data.splits import PROTOCOLS, split
@@ -449,7 +462,7 @@ def describe(
     counts = pd.crosstab(pd.Series(who, name="subject"), w.y).reindex(columns=range(len(w.activities)), fill_value=0)
     counts.columns = list(w.activities)
     lines = [
-        *understood(w),
+        *understood(w), *copied(w),
         "", "windows per subject and activity:", counts.to_string(),
         "", "share of test windows that share samples, and a person, with the training part:",
     ]  # fmt: skip

@@ -8,12 +8,12 @@ __all__ = ['PROTOCOLS', 'POPULATIONS', 'WAYS', 'INSIDE', 'RECORDED', 'MORE', 'of
            'length_figure', 'gap_figure', 'strength_figure', 'four_ways', 'four_way_means', 'ahead', 'four_way_table',
            'inside', 'inside_figure', 'by_share', 'moves', 'pair_figure', 'facts', 'signals_figure', 'why',
            'cell_stories', 'beside_the_original', 'by_person', 'person_figure', 'by_class', 'recall_figure',
-           'confusions', 'of_dataset', 'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'named',
-           'trained_table', 'gains', 'mostly', 'no_worse', 'grows_with_length', 'follows_gap', 'prediction_score',
-           'differs', 'grows_with_strength', 'found_at', 'chosen_pair', 'reliability_figure', 'cell_grid',
-           'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells', 'model_contrasts', 'contrast_figure',
-           'model_means', 'model_averages', 'claims_table', 'nll_parts', 'opposite', 'weaknesses', 'caveats',
-           'provenance', 'report', 'dataset_page']
+           'confusions', 'of_dataset', 'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'standing',
+           'cells_table', 'named', 'trained_table', 'gains', 'mostly', 'no_worse', 'grows_with_length', 'follows_gap',
+           'prediction_score', 'differs', 'grows_with_strength', 'found_at', 'chosen_pair', 'reliability_figure',
+           'cell_grid', 'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells', 'model_contrasts',
+           'contrast_figure', 'model_means', 'model_averages', 'claims_table', 'nll_parts', 'opposite', 'weaknesses',
+           'caveats', 'provenance', 'report', 'dataset_page']
 
 # %% ../../nbs/07_evidence/08_report.ipynb #22b3cf41
 import tempfile
@@ -823,6 +823,42 @@ def pictured_cells(
     "Cells with planes both without and with smoothing."
     both = points.groupby(CELL, as_index=False).alpha.nunique().query("alpha > 1")
     return sorted_cells(both)[:most]
+
+# %% ../../nbs/07_evidence/08_report.ipynb #ce11a002
+def standing(
+    evidence,  # `har_ls.evidence.judging.Evidence`
+    pooled: pd.DataFrame,  # from `pooled_effects`
+) -> str:
+    "Which datasets are published, while they are too few for a mean over datasets; nothing afterwards."
+    names = [dataset_name(name) for name in dict.fromkeys(cell[0] for cell in sorted_cells(real(evidence.effects)))]
+    if not names or ("low" in pooled and pooled.low.notna().any()):
+        return ""
+    return (
+        f"**{several(len(names), 'dataset is', 'datasets are')} published so far: {listing(names)}.** A sentence about datasets in general needs "
+        f"{pooling.FEWEST_DATASETS}; until then every cell speaks for itself."
+    )
+
+
+def cells_table(
+    evidence,  # `har_ls.evidence.judging.Evidence`
+    alphas: tuple,  # strengths
+) -> pd.DataFrame:
+    "The effect on each endpoint in each cell, with interval and verdict. Texts."
+    found = real(evidence.effects).set_index([*CELL, "alpha", "measure"]).sort_index()
+    rows = []
+    for cell in sorted_cells(real(evidence.effects)):
+        for alpha in alphas:
+            if (*cell, alpha) not in found.index.droplevel("measure"):
+                continue
+            here = found.loc[(*cell, alpha)]
+            words = {short(name): _effect_text(here.loc[name]) if name in here.index else "" for name in ENDPOINTS}
+            rows.append({"cell": cell_name(cell), "α": f"{alpha:g}"} | words)
+    return pd.DataFrame(rows)
+
+
+def _effect_text(row):
+    "An effect with its interval and verdict."
+    return f"{signed(row.estimate, 3)} ({row.reason or interval(row.low, row.high, 3)}): {row.verdict}"
 
 # %% ../../nbs/07_evidence/08_report.ipynb #b9f2d883
 def named(

@@ -162,8 +162,9 @@ def listing(
 def say(
     *sentences: str,  # Markdown; joined to one paragraph
 ):
-    "Display sentences as a paragraph."
-    display(Markdown(" ".join(sentence for sentence in sentences if sentence)))
+    "Display sentences as a paragraph; nothing if all of them are empty."
+    if any(sentences):
+        display(Markdown(" ".join(sentence for sentence in sentences if sentence)))
 
 
 def finding(
@@ -178,7 +179,7 @@ def finding(
     if holds is None:
         return say(f"**Not measured yet.** {question}")
     if isinstance(holds, str):
-        return say(f"**Not decided yet.** {question} The results published so far allow both answers.")
+        return say(f"**Not decided yet.** {question} The results published so far do not decide it.")
     if holds:
         return say(words)
     if published:

@@ -29,8 +29,7 @@ def top_label(
 
 
 def _flat(*arrays):
-    """Arrays `[..., N]` as float64 `[G, N]`. Raises `HarLsError` if there is no window or a confidence is no
-    probability."""
+    "Arrays `[..., N]` as float64 `[G, N]`. Raises `HarLsError`, see `check_judged`."
     check_judged(*arrays)
     return [array.reshape(-1, array.shape[-1]).astype(np.float64) for array in arrays]
 

@@ -1,6 +1,7 @@
 """Draw the plan of the house from the code's own imports, as nbs/house.svg.
 
-`--check` writes nothing; it fails when the picture is not that of the code, or when an import runs against the reading order.
+`--check` writes nothing; it fails when the picture is not that of the code, or when an import runs against the reading
+order.
 """
 
 import ast
@@ -94,7 +95,8 @@ def arc(a, b, n, top, wrong):
     "An arrow from the chapter that imports to the one it imports, as wide as there are imports."
     rise = 18 + 13 * abs(a - b) / (WIDTH + GAP)
     kind = "wrong" if wrong else "arc"
-    return f'<path d="M{a} {top} C{a} {top - rise} {b} {top - rise} {b} {top}" class="{kind}" stroke-width="{min(1 + n / 6, 6):.1f}"/>'
+    path, wide = f"M{a} {top} C{a} {top - rise} {b} {top - rise} {b} {top}", min(1 + n / 6, 6)
+    return f'<path d="{path}" class="{kind}" stroke-width="{wide:.1f}"/>'
 
 
 def draw() -> str:
@@ -129,11 +131,13 @@ def draw() -> str:
     )
     parts += drawn
     style = (
-        ".frame{fill:#f6f8fa;stroke:#57606a}.title{font-weight:600}text{font-family:system-ui,sans-serif;font-size:12px;fill:#1f2328}"
+        """.frame{fill:#f6f8fa;stroke:#57606a}.title{font-weight:600}text{font-family:system-ui,sans-serif;font-
+        size:12px;fill:#1f2328}"""
         ".room{font-size:11px}.arc{fill:none;stroke:#0969da;opacity:.45}.wrong{fill:none;stroke:#cf222e}"
     )
     height = top + lowest + ground + 34
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total + 20} {height}" width="{total + 20}" height="{height}" role="img">'
+    size = f'viewBox="0 0 {total + 20} {height}" width="{total + 20}" height="{height}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
     return (
         "\n".join(
             [

@@ -1,4 +1,5 @@
-"""Render nbs/index.ipynb as README.md, and its picture as nbs/answer.svg, without Quarto. `--check` writes nothing and fails when they differ."""
+"""Render nbs/index.ipynb as README.md, and its picture as nbs/answer.svg, without Quarto. `--check` writes nothing
+and fails when they differ."""
 
 import base64
 import html
@@ -20,7 +21,8 @@ def into_nbs(text: str) -> str:
 
 
 def render(notebook: Path) -> dict:  # path -> content
-    """Markdown cells as they are, code cells and their printed text fenced, Markdown outputs as they are, a picture as a file; links lead into nbs/."""
+    """Markdown cells as they are, code cells and their printed text fenced, Markdown outputs as they are, a picture
+    as a file; links lead into nbs/."""
     parts, files = [], {}
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])

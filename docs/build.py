@@ -1,6 +1,8 @@
-"""Build the site in _docs from the notebooks, offline and without Quarto: `make docs`. `--serve` shows it and rebuilds on change.
+"""Build the site in _docs from the notebooks, offline and without Quarto: `make docs`. `--serve` shows it and rebuilds
+on change.
 
-nbdev reads the notebooks, smalldocs lays out the pages. In between: code that is exported stays visible and gets an anchor, the
+nbdev reads the notebooks, smalldocs lays out the pages. In between: code that is exported stays visible and gets an
+anchor, the
 reference is written from the docstrings, formulas become MathML, and every figure has a text.
 """
 
@@ -52,7 +54,8 @@ MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</spa
 
 UNPUBLISHED = """::: {.callout-note}
 ## No results are published yet
-This page computes its sentences, tables and figures from results. `{command}` makes some on any machine and writes this page from them.
+This page computes its sentences, tables and figures from results. `{command}` makes some on any machine and writes this
+page from them.
 :::
 
 """
@@ -76,14 +79,15 @@ class DocsError(Exception):
 
 
 def sources():
-    "The pages' sources, in reading order: notebooks and Markdown under nbs/, without hidden, private and checkpoint files."
+    """The pages' sources, in reading order: notebooks and Markdown under nbs/, without hidden, private and
+    checkpoint files."""
     for path in sorted(NBS.rglob("*")):
         parts = path.relative_to(NBS).parts
         if path.suffix in (".ipynb", ".md") and not any(p.startswith((".", "_")) for p in parts):
             yield path
 
 
-# --- notebooks ---------------------------------------------------------------------------------------------------------------
+# --- notebooks --------------------------------------------------------------------------------------------------------
 
 
 def defined(code):
@@ -116,14 +120,16 @@ def options(cell, **more):
 
 
 def give_text(cell, above, source):
-    "Give a figure its text: the option fig-alt, or else the last paragraph above it. A drawing (SVG) becomes a picture, which can have a text."
+    """Give a figure its text: the option fig-alt, or else the last paragraph above it. A drawing (SVG) becomes a
+    picture, which can have a text."""
     said = re.search(r"^#\| fig-alt: (.+)$", cell.source, re.M)
     text = (
         said[1].strip("'\" ") if said else above.source.rpartition("\n\n")[2] if above.cell_type == "markdown" else ""
     )
     if not text:
         raise DocsError(
-            f"{source.relative_to(ROOT)}: a figure has no text; begin its cell with `#| fig-alt: ...`, which says what is seen"
+            f"{source.relative_to(ROOT)}: a figure has no text; begin its cell with `#| fig-alt: ...`,"
+            " which says what is seen"
         )
     cell.source = re.sub(r"^#\| fig-alt: .+\n?", "", cell.source, flags=re.M)  # a colon in it would be taken for YAML
     options(cell, fig_alt=" ".join(text.split()))
@@ -212,11 +218,12 @@ def stage_notebook(source, target):
     return module, anchors
 
 
-# --- reference ---------------------------------------------------------------------------------------------------------------
+# --- reference --------------------------------------------------------------------------------------------------------
 
 
 def stage_reference(explained, stage):
-    "Write one page per module, in reading order, from signatures and docstrings; return the pages and where each name is found."
+    """Write one page per module, in reading order, from signatures and docstrings; return the pages and where each
+    name is found."""
     settings = api.Settings.read(stage, {"packages": [PACKAGE], "out": "reference", "root": str(ROOT)})
     settings.importable()
     inventory = api.inventory(settings.packages)
@@ -265,7 +272,7 @@ def stage_reference(explained, stage):
     return ["reference/index.md", *pages], symbols
 
 
-# --- the site ----------------------------------------------------------------------------------------------------------------
+# --- the site ---------------------------------------------------------------------------------------------------------
 
 
 def stage_site(stage, out):
@@ -341,7 +348,8 @@ def font(letters, target):
 
 
 def lines(code):
-    "Highlighted code with an element around each line, which knows its indent, so that long lines wrap below their own beginning."
+    """Highlighted code with an element around each line, which knows its indent, so that long lines wrap below their
+    own beginning."""
     wrapped, inside = [], []
     for line in code.split("\n"):
         text = "".join(inside) + line
@@ -355,10 +363,12 @@ def lines(code):
 
 
 def sections(title, address, page):
-    "What search knows of a page: one entry for its beginning and one per section, with the text that a reader sees and the names defined there."
+    """What search knows of a page: one entry for its beginning and one per section, with the text that a reader sees
+    and the names defined there."""
     body = re.search(r"</header>(.*)</main>", page, re.S)[1]
     body = re.sub(
-        r'<(nav|button|style|script|svg)\b.*?</\1>|<math display="block".*?</math>|<img[^>]*>|<div class="about-page">.*?</div>',
+        r'<(nav|button|style|script|svg)\b.*?</\1>|<math display="block".*?</math>|<img[^>]*>'
+        r'|<div class="about-page">.*?</div>',
         " ",
         body,
         flags=re.S,

@@ -9,7 +9,8 @@ NUMBER = re.compile(r"\d+\.\d+|\d+\s?%")
 
 
 def assert_no_literal_results(notebook, floats, percentages=()):
-    "Prose and printed strings hold no decimals and no percentages but the given ones; code outside of figures holds no floats but the given ones."
+    """Prose and printed strings hold no decimals and no percentages but the given ones; code outside of figures
+    holds no floats but the given ones."""
     found = set()
     for cell in nbformat.read(notebook, 4).cells:
         if cell.cell_type == "markdown":

@@ -1,4 +1,5 @@
-"""Run folders with made-up predictions, in the layout that `har_ls.runs.folder` writes, for tests of what comes after training."""
+"""Run folders with made-up predictions, in the layout that `har_ls.runs.folder` writes, for tests of what comes
+after training."""
 
 import json
 from pathlib import Path

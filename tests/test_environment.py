@@ -1,4 +1,5 @@
-"""What a newcomer's machine may lack ends in a sentence that says what to do, and leaves nothing that the next attempt would trip over."""
+"""What a newcomer's machine may lack ends in a sentence that says what to do, and leaves nothing that the next
+attempt would trip over."""
 
 import configparser
 import os

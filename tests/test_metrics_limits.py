@@ -44,7 +44,8 @@ def test_model_at_the_smoothed_optimum(alpha, classes):
 
 @pytest.mark.parametrize("wrong", [1, 3])
 def test_smoothing_that_matches_the_error_rate_is_calibrated(wrong):
-    "With 20 windows, errors spread over the classes, and a confidence of exactly the accuracy, every binned error is 0."
+    """With 20 windows, errors spread over the classes, and a confidence of exactly the accuracy, every binned error
+    is 0."""
     y = np.arange(20) % 2
     taken = np.where(np.arange(20) < wrong, 1 - y, y)
     sure = 1 - wrong / 20
@@ -60,9 +61,9 @@ def test_perfect_predictor():
     ones = ("accuracy", "f1_macro", "f1_weighted", "balanced_accuracy", "accuracy_worst_subject", "max_conf", "margin")
     for name in ones + ("coverage_at_5_risk", "coverage_at_5_risk_pnorm", "silhouette", "temperature_at_bound"):
         near(found[name], 1)
-    zeros = """nll brier entropy overconfidence ece ece_floor ece_floor_95 ece_mass ece_classwise mce rmsce_debiased ece_sweep smece aurc
-    aurc_excess risk_at_80_coverage ece_true smece_true posterior_gap intra separability nc1 nc2 nc2_norms nc2_angles nc3 nc4 cdnv
-    intra_cosine nll_refinement brier_refinement ece_temperature"""
+    zeros = """nll brier entropy overconfidence ece ece_floor ece_floor_95 ece_mass ece_classwise mce rmsce_debiased
+    ece_sweep smece aurc aurc_excess risk_at_80_coverage ece_true smece_true posterior_gap intra separability nc1
+    nc2 nc2_norms nc2_angles nc3 nc4 cdnv intra_cosine nll_refinement brier_refinement ece_temperature"""
     for name in zeros.split():
         near(found[name], 0, atol=1e-12)
     near(found["logit_gap"], 1e3)

@@ -83,7 +83,8 @@ def test_nll_and_brier_are_scikit_learns(seed):
     found = confidence.measures(made)
     for r in range(2):
         p = probabilities(made, r)
-        # scikit-learn clips probabilities at the spacing of float64, 2e-16; none of these is that small for the true class
+        # scikit-learn clips probabilities at the spacing of float64, 2e-16; none of these is that small for the true
+        # class
         assert found["nll"][r] == pytest.approx(sklearn_metrics.log_loss(made.y, p, labels=np.arange(5)), abs=1e-9)
         assert found["brier"][r] == pytest.approx(
             sklearn_metrics.brier_score_loss(made.y, p, labels=np.arange(5), scale_by_half=False), abs=1e-12
@@ -203,7 +204,8 @@ def test_torchmetrics_errs_at_confidence_one():
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_smooth_error_at_one_width_is_relplots(seed, monkeypatch):
-    """At a fixed width relplot differs by its grids: 200 points for the integral, made finer here, and 1,001 for the kernel,
+    """At a fixed width relplot differs by its grids: 200 points for the integral, made finer here, and 1,001 for the
+    kernel,
     which `kernel.apply` lets us make finer. Confidences stay below 0.999, where it has a fault, see below."""
     monkeypatch.setattr(relplot.config, "smECE_mesh_pts", 40_001)
     sure, correct = calibration.top_label(plausible(seed, sharpness=0.7))
@@ -222,7 +224,8 @@ def test_smooth_error_at_one_width_is_relplots(seed, monkeypatch):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("sharpness", [0.2, 0.5, 1.0])
 def test_smooth_error_is_relplots_within_its_steps(seed, sharpness):
-    """relplot halves the width ten times and stops, so that its width, and with it the error, is known to 1/1024; its 200 points
+    """relplot halves the width ten times and stops, so that its width, and with it the error, is known to 1/1024; its
+    200 points
     add 0.5 %."""
     sure, correct = calibration.top_label(plausible(seed, sharpness=sharpness))
     found = calibration.smece(sure, correct)
@@ -232,7 +235,8 @@ def test_smooth_error_is_relplots_within_its_steps(seed, sharpness):
 
 
 def test_relplot_loses_half_of_what_is_at_confidence_one():
-    """Why the comparisons above keep away from 1: mass on the last grid point of relplot's kernel is its own mirror image and
+    """Why the comparisons above keep away from 1: mass on the last grid point of relplot's kernel is its own mirror
+    image and
     should count twice, but counts once. A confidence of 0.5 keeps its mass. Ours keeps both."""
     kernel, points = relplot.kernels.ReflectedGaussianKernel(0.1), np.linspace(0, 1, 2001)
     mass = [np.trapezoid(kernel.apply(np.array([f]), np.ones(1), points), points) for f in (0.5, 1.0)]
@@ -250,7 +254,8 @@ def test_smooth_error_is_its_integral(judgement):
     for sigma in (0.02, 0.3):
         images = sum(np.exp(-(((t[:, None] - sign * sure - shifts) / sigma) ** 2) / 2).sum(0) for sign in (1, -1))
         curve = images @ (correct - sure) / (len(sure) * sigma * np.sqrt(2 * np.pi))
-        # 1e-5: both integrate an absolute value by the trapezoid rule, whose error at a change of sign is quadratic in the step
+        # 1e-5: both integrate an absolute value by the trapezoid rule, whose error at a change of sign is quadratic in
+        # the step
         assert calibration.smece_at(sure, correct, sigma) == pytest.approx(np.trapezoid(abs(curve), t), abs=1e-5)
     value = float(calibration.smece(sure, correct))
     if value > 1e-3:
@@ -366,7 +371,8 @@ def test_temperature_is_scipys(sharpness):
 @few
 @given(judged(max_windows=25))
 def test_risk_curve_by_loop(judgement):
-    "Within a group of equal scores the expected number of errors among the first m of g windows is m/g of the group's errors."
+    """Within a group of equal scores the expected number of errors among the first m of g windows is m/g of the
+    group's errors."""
     score, correct = judgement
     expected, before, errors = [], 0, 0.0
     for value in sorted(set(score), reverse=True):

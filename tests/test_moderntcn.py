@@ -1,4 +1,5 @@
-"""ModernTCN against an implementation written from the paper's equations, with sums where the library has convolutions."""
+"""ModernTCN against an implementation written from the paper's equations, with sums where the library has
+convolutions."""
 
 import copy
 import math
@@ -41,7 +42,7 @@ SHAPES = {
 }
 
 
-# -- the oracle: plain sums over numpy arrays, from a state dict in the published layout ---------------------------------------------------
+# -- the oracle: plain sums over numpy arrays, from a state dict in the published layout -------------------------------
 
 
 def _normalised(x, state, name, axes, training):
@@ -163,7 +164,7 @@ def test_equals_the_published_network(shape, training):
                 np.testing.assert_allclose(ours[0].numpy(), theirs, rtol=0, atol=1e-10, err_msg=name)
 
 
-# -- fast against plain: outputs, gradients, running statistics ----------------------------------------------------------------------------
+# -- fast against plain: outputs, gradients, running statistics --------------------------------------------------------
 
 
 class Masked(torch.nn.Module):
@@ -303,7 +304,7 @@ def test_copies_and_changing_batches_do_not_share_memory():
     torch.testing.assert_close(small, expected, rtol=0, atol=1e-12)
 
 
-# -- parts -----------------------------------------------------------------------------------------------------------------------------------
+# -- parts -------------------------------------------------------------------------------------------------------------
 
 
 @given(n=st.integers(1, 9), half=st.integers(0, 11), seed=st.integers(0, 99))
@@ -378,7 +379,7 @@ def test_weights_and_masks_follow_from_the_seed_alone():
     assert torch.equal(a(x)[1][1], b(x)[1][1]) and not torch.equal(a.templates[0], b.templates[0])
 
 
-# -- faults ----------------------------------------------------------------------------------------------------------------------------------
+# -- faults ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ COMPONENTS = sorted(
     if "study" not in p.relative_to(NBS).parts
     and not any(part.startswith((".", "_")) for part in p.relative_to(NBS).parts)
 )
-# A server that has imported what nearly every notebook imports, and knows nothing else, forks once per notebook: clean, and without seconds of imports.
+# A server that has imported what nearly every notebook imports, and knows nothing else, forks once per notebook: clean,
+# and without seconds of imports.
 PRELOAD = [
     "numpy",
     "pandas",

@@ -190,7 +190,8 @@ def test_disturbances_are_checked_and_seeded():
 
 
 def test_distillation_against_pytorchs_divergence():
-    "Up to the teacher's own entropy, the soft part is T^2 times torch's Kullback-Leibler divergence, in value and gradient."
+    """Up to the teacher's own entropy, the soft part is T^2 times torch's Kullback-Leibler divergence, in value and
+    gradient."""
     generator = torch.Generator().manual_seed(0)
     student, teacher = (3 * torch.randn(4, 9, 5, generator=generator, dtype=torch.float64) for _ in range(2))
     y = torch.randint(5, (4, 9), generator=generator)

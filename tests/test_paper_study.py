@@ -1,4 +1,5 @@
-"""The paper's experiments: run once and resumed, collected and published, judged rightly, and a page that is computed and not written."""
+"""The paper's experiments: run once and resumed, collected and published, judged rightly, and a page that is
+computed and not written."""
 
 import json
 import os

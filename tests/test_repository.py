@@ -1,4 +1,5 @@
-"""The checkout is in order: exports in sync, notebooks clean, README current, no machine's paths in what is published."""
+"""The checkout is in order: exports in sync, notebooks clean, README current, no machine's paths in what is
+published."""
 
 import json
 import re
@@ -97,14 +98,7 @@ def test_every_figure_says_what_is_seen(path):
             assert said and len(said[1]) > 40, "".join(cell["source"])[:200]
 
 
-LONG_CELLS = (
-    "01_loss",
-    "02_data",
-    "07_evidence",
-    "08_paper/04_experiment",
-    "09_underneath/02_parsing",
-)  # still to be cut: exported cells
-LONG_STUDY = ("paper", "speed")  # still to be cut: study notebooks
+LONG_CELLS = ("07_evidence",)  # still to be cut
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.relative_to(ROOT).as_posix())
@@ -121,8 +115,6 @@ def test_exported_cells_are_short(path):
 @pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.parent.name == "study"], ids=lambda p: p.stem)
 def test_study_notebooks_hold_words_and_calls(path):
     "No cell above ten lines, except papermill's parameters, and no definitions."
-    if path.stem in LONG_STUDY:
-        pytest.skip("still to be cut")
     for cell in json.loads(path.read_text())["cells"]:
         code = "".join(cell["source"])
         if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", []):

@@ -1,4 +1,5 @@
-"""Runs: specs that check themselves, names made from everything that matters, folders that are whole, locks, faults, reading many runs."""
+"""Runs: specs that check themselves, names made from everything that matters, folders that are whole, locks, faults,
+reading many runs."""
 
 import ast
 import json
@@ -178,7 +179,8 @@ FILES = [
     "paper/distillation",
 ]
 IMPORTS = {
-    "training": "from .core import x\nfrom .loss.smoothing import x\nfrom .models.registry import x\nfrom .predictions import x\nfrom .recipes import x\n",
+    "training": "from .core import x\nfrom .loss.smoothing import x\nfrom .models.registry import x\n"
+    "from .predictions import x\nfrom .recipes import x\n",
     "models/registry": "import importlib\n",
     "models/resnet1d": "from ..core import x\nfrom .replicas import x\n",
     "models/moderntcn": "from .moderntcn_fast import x\n",
@@ -194,7 +196,8 @@ CELLS = {
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    "A small package of the same shape, and a function that gives the digests of a run and of the measures, after a change of one file or cell."
+    """A small package of the same shape, and a function that gives the digests of a run and of the measures, after a
+    change of one file or cell."""
     place = tmp_path / "har_ls"
     for file in FILES:
         (place / file).parent.mkdir(parents=True, exist_ok=True)
@@ -497,7 +500,8 @@ def test_a_damaged_table_is_named(finished, tmp_path):
 def test_other_tools_read_the_tables(finished):
     duckdb = pytest.importorskip("duckdb")
     rows = duckdb.sql(
-        f"select alpha, part, avg(accuracy) as mean from read_parquet('{finished.parent}/*/metrics.parquet', union_by_name = true) group by all"
+        f"select alpha, part, avg(accuracy) as mean from read_parquet('{finished.parent}/*/metrics.parquet',"
+        " union_by_name = true) group by all"
     )
     ours = runs.load(finished.parent).groupby(["alpha", "part"])["accuracy"].mean()
     theirs = {(alpha, part): mean for alpha, part, mean in rows.fetchall()}

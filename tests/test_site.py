@@ -1,4 +1,5 @@
-"""The site, as readers meet it: built from the notebooks, then opened in a headless Chromium that can reach nothing but it."""
+"""The site, as readers meet it: built from the notebooks, then opened in a headless Chromium that can reach nothing
+but it."""
 
 import functools
 import http.server
@@ -143,14 +144,15 @@ fetch(address).then(answer => answer.text()).then(text => {
 
 
 def accessibility(browser, rules=None, whole=False):
-    "What axe-core finds that is serious or critical in the text of the open page; if asked, in its menus and coloured code too, which are alike everywhere."
+    """What axe-core finds that is serious or critical in the text of the open page; if asked, in its menus and
+    coloured code too, which are alike everywhere."""
     import axe_core_python
 
     browser.execute_script((Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
     return browser.execute_async_script(AXE, rules, whole)
 
 
-# --- without a browser ---------------------------------------------------------------------------------------------------------
+# --- without a browser ------------------------------------------------------------------------------------------------
 
 
 def test_it_is_built_without_a_warning(site):
@@ -232,7 +234,7 @@ def test_each_exported_name_is_in_the_reference_with_its_code(pages):
     assert "def ece(" in pages[target].find(id=anchor).get_text()
 
 
-# --- with a browser --------------------------------------------------------------------------------------------------------------
+# --- with a browser ---------------------------------------------------------------------------------------------------
 
 WHOLE = (
     "index.html",
@@ -340,7 +342,7 @@ def test_formulas_are_drawn_with_the_font_of_the_site(browser, address):
     drawn = browser.execute_script("""
         return document.fonts.ready.then(() => ({
           font: [...document.fonts].some(f => f.family.includes("Formulas") && f.status === "loaded"),
-          sizes: [...document.querySelectorAll("math")].map(m => m.getBoundingClientRect().width * m.getBoundingClientRect().height)}))""")
+          sizes: [...document.querySelectorAll("math")].map(m => m.getBoundingClientRect()).map(r => r.width * r.height)}))""")
     assert drawn["font"] and min(drawn["sizes"]) > 0
 
 

@@ -149,7 +149,8 @@ def test_a_killed_worker_and_its_run_are_replaced(undisturbed, tmp_path):
 
 
 def test_stopped_in_three_ways_and_taken_up_each_time(undisturbed, tmp_path):
-    """Ctrl-C, a polite request to stop, and a kill. Nothing is left behind, nothing finished is repeated, and the results are the same."""
+    """Ctrl-C, a polite request to stop, and a kill. Nothing is left behind, nothing finished is repeated, and the
+    results are the same."""
     kept = {}
     for send, expected in [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]:
         process = begin(tmp_path, "--workers", "1")

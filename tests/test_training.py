@@ -332,8 +332,8 @@ def test_bad_input(arguments, message):
 
 @pytest.mark.parametrize(
     "bad",
-    [dict(epochs=0), dict(epochs=1.5), dict(batch_size=1), dict(lr=0.0), dict(lr=float("nan")), dict(weight_decay=-1.0), dict(clip=0.0),
-     dict(jitter=-0.1), dict(scaling=1.0), dict(jitter=float("inf"))],
+    [dict(epochs=0), dict(epochs=1.5), dict(batch_size=1), dict(lr=0.0), dict(lr=float("nan")), dict(weight_decay=-1.0),
+     dict(clip=0.0), dict(jitter=-0.1), dict(scaling=1.0), dict(jitter=float("inf"))],
 )  # fmt: skip
 def test_impossible_recipes(bad):
     (name,) = bad

@@ -1,4 +1,6 @@
-"""Write the study's pages anew from the published tables: `make pages`. Nothing is trained. A page that fails keeps its old text."""
+"""Write the study's pages anew from the published tables: `make pages`. Nothing is trained. A page that fails keeps
+its old text."""
+
 import os
 import sys
 import time
@@ -16,13 +18,21 @@ from har_ls.evidence.results import published_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = ROOT / "nbs" / "study"
-PAGES = [STUDY / f"{name}.ipynb" for name in ("answer", "models", "gallery", "paper", "speed")] + [ROOT / "nbs" / "index.ipynb"]  # the front page reads the answer
+PAGES = [STUDY / f"{name}.ipynb" for name in ("answer", "models", "gallery", "paper", "speed")] + [
+    ROOT / "nbs" / "index.ipynb"
+]  # the front page reads the answer
 
 
 def execute(path: Path):
     """The notebook with fresh outputs, whole or as it was."""
     notebook = nbformat.read(path, 4)
-    NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False, resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        record_timing=False,
+        resources={"metadata": {"path": str(path.parent)}},
+    ).execute()
     with whole_file(path) as aside:
         nbformat.write(notebook, aside)
 

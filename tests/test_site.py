@@ -342,7 +342,8 @@ def test_formulas_are_drawn_with_the_font_of_the_site(browser, address):
     drawn = browser.execute_script("""
         return document.fonts.ready.then(() => ({
           font: [...document.fonts].some(f => f.family.includes("Formulas") && f.status === "loaded"),
-          sizes: [...document.querySelectorAll("math")].map(m => m.getBoundingClientRect()).map(r => r.width * r.height)}))""")
+          sizes: [...document.querySelectorAll("math")].map(m => m.getBoundingClientRect())
+            .map(box => box.width * box.height)}))""")
     assert drawn["font"] and min(drawn["sizes"]) > 0
 
 

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE # set in many containers; every process would compile every module again
 
-.PHONY: help study test lint bench docs docs-serve lab hooks export clean
+.PHONY: help study test lint bench docs docs-serve lab hooks pages export clean
 
 help:
 	@echo 'make study   train, measure and write the report on every dataset at hand (HAR_LS_DATA=folder of archives)'
@@ -15,6 +15,7 @@ help:
 	@echo 'make lab     open the notebooks in JupyterLab'
 	@echo 'make docs    build the site in _docs (docs-serve: show it, rebuild on change)'
 	@echo 'make bench   measure speed against the plain versions, into bench.json'
+	@echo 'make pages   write the pages of the study anew from the published tables'
 	@echo 'make export  write har_ls/*.py and README.md from the notebooks'
 	@echo 'make hooks   let git and JupyterLab keep notebooks clean in this checkout'
 	@echo 'make clean   remove the environment and the build leftovers (results stay)'
@@ -42,6 +43,10 @@ docs: $(READY)
 
 docs-serve: $(READY)
 	@$(BIN)/python docs/build.py --serve
+
+pages: $(READY)
+	@$(BIN)/python .ci/pages.py
+	@$(MAKE) --no-print-directory export
 
 export: $(READY)
 	$(BIN)/nbdev_export

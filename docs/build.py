@@ -35,7 +35,7 @@ NBS, HERE = ROOT / "nbs", ROOT / "docs"
 PACKAGE = "har_ls"
 TITLE = re.compile(r"\A#\s+(?P<title>.+?)\s*\n+(?:>\s+(?P<description>.+?)\s*(?:\n|\Z))?")
 # study notebooks that are read for their code; the others are read for what they say
-TEMPLATES = ("run", "trained", "distil", "advise", "dataset")
+TEMPLATES = ("run", "trained", "distil", "advise", "advise_outputs", "dataset")
 PROGRESS = re.compile(r"\d+%\|.*\[\d+:\d+<")  # a progress bar that a terminal would have wiped
 CODE = re.compile(r'(<code class="sourceCode [^"]*">)(.*?)(</code>)', re.S)
 MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.S)

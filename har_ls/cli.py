@@ -7,7 +7,7 @@ __all__ = ['COMMANDS', 'called', 'as_typed', 'axis', 'fold_count', 'setting', 'a
            'add_to_study', 'add_to_publish', 'add_to_measure', 'add_to_report', 'add_to_paper', 'add_to_advise',
            'add_to_bench', 'parser', 'own_recordings', 'dataset_lines', 'show_table', 'do_data', 'say_understood',
            'do_run', 'planned_study', 'say_missing', 'dry_run', 'do_study', 'after_study', 'do_publish', 'do_measure',
-           'do_report', 'do_paper', 'paper_runs', 'do_advise', 'do_bench', 'main']
+           'do_report', 'do_paper', 'paper_runs', 'do_advise_from_outputs', 'do_advise', 'do_bench', 'main']
 
 # %% ../nbs/09_underneath/05_cli.ipynb #4f7eddea
 import argparse
@@ -219,7 +219,14 @@ def add_to_advise(made):
     "Arguments of `advise`."
     made.add_argument(
         "path",
+        nargs="?",
         help="own recordings (a table with the columns subject, activity and one per channel), or a dataset's name",
+    )
+    made.add_argument(
+        "--predictions",
+        metavar="FILE",
+        help="instead of recordings: a model's own logits on validation and test people (CSV, Parquet or npz); "
+        "answers in seconds, trains nothing",
     )
     made.add_argument("--models", nargs="+", default=["resnet1d"], metavar="M")
     made.add_argument("--alphas", nargs="+", type=axis(float), metavar="A", help="strengths to try beside 0")
@@ -589,10 +596,26 @@ def paper_runs(args, axes) -> tuple:  # (folder of runs, folder of the page, exi
     return folder, folder / "page", 1 if outcome.failed else None
 
 # %% ../nbs/09_underneath/05_cli.ipynb #357ca24f
+def do_advise_from_outputs(args):
+    "Advice from a model's own predictions."
+    from har_ls.evidence.outputs import advise_page
+
+    if args.path:
+        raise HarLsError(f"advise: give either recordings ({args.path}) or --predictions, not both")
+    answer, page = advise_page(args.predictions, args.out)
+    print(answer)
+    print(f"\nThe page: {page} (and advise_outputs.ipynb beside it)")
+    return 0
+
+
 def do_advise(args):
     "Advice."
     from har_ls.runs.cluster import check_workers
 
+    if args.predictions:
+        return do_advise_from_outputs(args)
+    if not args.path:
+        raise HarLsError("advise: name recordings, a dataset, or --predictions FILE")
     check_workers(args.workers)
     if args.alphas is not None and not any(args.alphas):
         raise HarLsError("--alphas: name a strength above 0; training without smoothing is always compared with")

@@ -11,7 +11,7 @@ import pytest
 import har_ls.metrics
 from har_ls.core import HarLsError
 from har_ls.evidence import statistics
-from har_ls.evidence.statistics import CELL, PAIR, Claim, Part
+from har_ls.evidence.statistics import CELL
 from har_ls.metrics import calibration, selective
 from har_ls.metrics.geometry import Clusters
 from har_ls.predictions import Predictions
@@ -34,9 +34,10 @@ def predictions(windows, classes=2, part="test"):
 
 
 def trainings(n):
-    "n with and n without smoothing, each with a subject left out."
-    rows = [dict.fromkeys(PAIR, 0) | dict(seed=i, alpha=alpha, part="test", accuracy=0.5 + i * alpha, subject=i) for i in range(n) for alpha in (0.0, 0.1)]
-    return pd.DataFrame(rows, columns=[*PAIR, "alpha", "accuracy", "subject"])
+    "n with and n without smoothing."
+    columns = [*CELL, "fold", "seed", "part"]
+    rows = [dict.fromkeys(columns, 0) | dict(seed=i, alpha=alpha, part="test", accuracy=0.5 + i * alpha) for i in range(n) for alpha in (0.0, 0.1)]
+    return pd.DataFrame(rows, columns=[*columns, "alpha", "accuracy"])
 
 
 def found(n):
@@ -51,16 +52,16 @@ def arguments(function, n):
     known = dict(
         predictions=made, test=made, validation=predictions(n, part="validation"), names="logits", confidence=np.linspace(0.5, 0.9, n),
         score=np.linspace(0.5, 0.9, n), correct=np.arange(n) % 2 == 0, sigma=0.1, arrays=np.linspace(0.5, 0.9, n), logits=made.logits, norms=np.array([1]), features=made.features[0],
-        points=made.features[0, :, :2], table=trainings(n), subjects=trainings(n), found=found(n), measures=["accuracy"], measure="accuracy", alpha=0.1,
+        points=made.features[0, :, :2], table=trainings(n), found=found(n), measures=["accuracy"], measure="accuracy", alpha=0.1,
         d=np.linspace(0, 1, n)[:, None], estimate=np.linspace(0, 1, n), se=np.linspace(0.1, 1, n), df=np.ones(n), J=n, S=n, base=0.5, low=np.nan,
         high=np.nan, margin=0.01, better="higher", p=np.linspace(0.01, 0.1, n), where=dict(measure=["accuracy"]), cell=(0, 0, 0),
-        cells={(0, 0, 0): 1.0}, claim=Claim("c", "It rises.", (Part("accuracy", "rises", {}),)), parts=[(0.1, 0.1, 2.0)] * n,
+        cells={(0, 0, 0): 1.0}, parts=[(0.1, 0.1, 2.0)] * n,
         x=np.arange(n), y=np.arange(n), name="c", sentence="It rises.", part=None, agree=0, method="by hand",
     )
     if "clusters" in inspect.signature(function).parameters:
         known["clusters"] = Clusters(made)
-    special = {"leave_one_subject_out": dict(measure=statistics_of), "add_verdicts": dict(better={}), "judged": dict(cells=n), "hedges": dict(d=np.arange(n)),
-               "p_value": dict(estimate=0.1, se=np.nan if n < 2 else 0.1, df=n - 1)}
+    one = dict(estimate=0.1, se=np.nan if n < 2 else 0.1, df=n - 1)  # those that take numbers
+    special = {"p_value": one, "decided": one, "verdict": one, "select": dict(where=dict(part=["test"]))}
     known |= special.get(function.__name__, {})
     parameters = inspect.signature(function).parameters.values()
     asked = [p for p in parameters if p.default is p.empty]
@@ -69,10 +70,6 @@ def arguments(function, n):
     missing = [p.name for p in asked if p.name not in known]
     assert not missing, f"say here how {missing} of {function.__name__} looks with few elements"
     return [known[p.name] for p in asked if p.kind is p.VAR_POSITIONAL or p.kind is p.POSITIONAL_OR_KEYWORD]
-
-
-def statistics_of(made):
-    return pd.DataFrame(dict(alpha=made.alphas, seed=made.seeds, accuracy=0.5))
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])
@@ -93,7 +90,7 @@ def test_two_windows_by_hand():
     sure, right = np.array([0.6, 0.9]), np.array([False, True])
     assert np.isclose(calibration.ece(sure, right), (0.6 + 0.1) / 2) and np.isclose(calibration.mce(sure, right), 0.6)
     assert selective.risk_curve(sure, right).tolist() == [0, 0.5] == selective.risk_curve(sure, right.astype(int)).tolist()
-    assert statistics.holm([0.03, 0.01]).tolist() == [0.03, 0.02] and np.isclose(statistics.two_way([[0.1], [0.3]])[1], 0.1)
+    assert statistics.holm([0.03, 0.01]).tolist() == [0.03, 0.02]
 
 
 @pytest.mark.parametrize("sure, right, words", [

@@ -24,7 +24,7 @@ from har_ls.data.splits import split
 from har_ls.paper import experiment
 from har_ls.paper.information import confusable_pair, disturbed_copies, logit_information
 from har_ls.predictions import load_predictions
-from har_ls.evidence.statistics import PAIR
+from har_ls.evidence.results import KEY
 from har_ls.training import Recipe, train
 
 ROOT = Path(__file__).parent.parent
@@ -137,59 +137,78 @@ def test_specs_of_the_profiles():
 
 
 def made_up(results, **wanted):
-    """Tables of eight people and five seeds in which each comparison has the wanted mean difference, with a little noise."""
-    rng, rows = np.random.default_rng(0), {"clusters": [], "temperature": [], "distillation": [], "information": []}
-    left = {"clusters": [], "temperature": [], "distillation": []}
+    """Tables of eight people and five seeds in which each comparison has the wanted mean difference, with a little
+    noise."""
+    rng, rows = np.random.default_rng(0), {"people": [], "distillation_people": [], "temperature": [], "distillation": []}
+    rows["information"] = []
 
-    def put(table, column, value, alpha, seed, part, **more):
-        key = dict(dataset="wisdm", model="resnet1d_small" if table == "distillation" else "resnet1d", protocol="subject", fold=0, alpha=alpha, seed=seed, part=part, **more)
-        of_people = value + rng.normal(0, 0.0005, 8)
-        rows[table].append(key | {column: of_people.mean()})
-        for j in range(8) if part == "test" and table in left else ():
-            left[table].append(key | dict(subject=j, n=1) | {column: np.delete(of_people, j).mean()})
+    def change(name):
+        return 10 * (wanted.get(name, 0) + rng.normal(0, 0.0005))  # ten windows of each person
 
     for alpha in (0.0, 0.1):
         on = alpha > 0
         for seed in range(5):
-            for column in ("spread", "unevenness", "tilt", "scale", "own"):
-                put("clusters", column, 0.5 + on * wanted.get(column, 0), alpha, seed, "test")
-            for part in ("test", "validation"):
-                for scaled in (False, True):
-                    ece = 0.10 - 0.08 * scaled * (not on) + on * wanted.get("ece", 0)
-                    put("temperature", "ece", ece, alpha, seed, part, scaled=scaled)
-                    put("temperature", "nll", 0.5 + on * wanted.get("nll", 0), alpha, seed, part, scaled=scaled)
-                put("distillation", "accuracy", 0.9 + on * wanted.get("teacher", 0), alpha, seed, part, role="teacher", temperature=1.0)
-                for T in (1.0, 4.0) if not on else (1.0,):
-                    put("distillation", "accuracy", 0.8 + on * wanted.get("student", 0) + 0.05 * (T == 4), alpha, seed, part, role="distilled", temperature=T)
+            key = dict(dataset="wisdm", model="resnet1d", protocol="subject", fold=0, alpha=alpha, seed=seed, part="test")
+            for j in range(8):
+                person = key | dict(subject=j, n=10) | {m: 5 + on * change(m) for m in experiment.SHARED}
+                for name, start in (("ece", 1.0), ("ece_temperature", 0.2)):
+                    person[name] = person[f"{name}_spread"] = start + on * change("ece")
+                rows["people"].append(person | dict(nll_temperature=5 + on * change("nll")))
+                pupil = key | dict(model="resnet1d_small", subject=j, n=10)
+                rows["distillation_people"].append(
+                    pupil | dict(role="teacher", temperature=1.0, accuracy=9 + on * change("teacher"))
+                )
+                for T in (1.0,) if on else (1.0, 4.0):
+                    accuracy = 8 + 0.5 * (T == 4) + on * change("student")
+                    rows["distillation_people"].append(pupil | dict(role="distilled", temperature=T, accuracy=accuracy))
+            rows["temperature"].append(key | dict(part="validation", scaled=False, ece=0.1, nll=0.5))
+            for T in (1.0,) if on else (1.0, 4.0):
+                pupil = dict(model="resnet1d_small", part="validation", role="distilled", temperature=T, nll=1.0)
+                rows["distillation"].append(key | pupil | dict(accuracy=0.8 + 0.05 * (T == 4)))
             for epoch in (1, 10):
-                put("information", "information", 2.0 + on * wanted.get("information", 0), alpha, seed, "train", epoch=epoch)
-
-    def table(some):
-        frame = pd.DataFrame(some)
-        keys = [name for name in frame if name not in ("spread", "unevenness", "tilt", "scale", "own", "ece", "nll", "accuracy")]
-        return frame.groupby(keys, as_index=False, dropna=False).first()
-
-    tables = {name: table(some) for name, some in rows.items()}
-    tables |= {f"{name}_subjects": table(some) for name, some in left.items()}
-    for name in ("distillation", "distillation_subjects"):
-        tables[name]["nll"] = 1.0
-    return replace(results, **tables)
+                information = 2.0 + on * wanted.get("information", 0)
+                rows["information"].append(key | dict(part="train", epoch=epoch, information=information))
+    return replace(results, **{name: pd.DataFrame(some) for name, some in rows.items()})
 
 
 def test_verdicts_on_tables_of_known_truth(results):
     as_claimed = dict(spread=-0.2, tilt=-0.1, scale=-0.3, ece=-0.075, nll=0.05, teacher=0.02, student=-0.05, information=-1.0)
     card = experiment.scorecard(made_up(results, **as_claimed)).set_index("name")
-    assert set(card.verdict) == {"supported"}, card[["verdict", "why", "estimate", "low", "high"]]
+    told = card.drop("information")
+    assert set(told.verdict) == {"supported"}, card[["verdict", "why", "estimate", "low", "high"]]
     assert card.loc["tighter", "low"] < -0.2 < card.loc["tighter", "high"] and card.loc["tighter", "n"] == "8 people, 5 seeds"
-    assert card.loc["information", "n"] == "5 seeds" and "seeds only" in card.loc["information", "method"]
-    assert np.isclose(card.loc["student", "estimate"], -0.05 - 0.05, atol=0.002)  # against the hard teacher's student at its best T
+    assert card.loc["information", "verdict"] == "undecided" and card.loc["information", "agree"] == 1
+    assert "not measured person by person" in card.loc["information", "n"]
+    # against the hard teacher's student at its best T
+    assert np.isclose(card.loc["student", "estimate"], -0.05 - 0.05, atol=0.002)
     against = {name: -value for name, value in as_claimed.items()} | dict(student=0.1)
-    card = experiment.scorecard(made_up(results, **against)).set_index("name")
-    assert set(card.verdict) == {"contradicted"} and set(card.why) == {"the other way", "it rises", "it falls"} & set(card.why)
+    card = experiment.scorecard(made_up(results, **against)).set_index("name").drop("information")
+    assert set(card.verdict) == {"contradicted"} and set(card.why) <= {"it rises", "it falls"}
     card = experiment.scorecard(made_up(results, student=0.05)).set_index("name")
     assert card.loc["tighter", ["verdict", "why"]].tolist() == ["contradicted", "too small to matter"]
     with pytest.raises(HarLsError, match="no runs with alpha 0.3 beside alpha 0; there are runs with 0.1"):
         experiment.scorecard(made_up(results), alpha=0.3)
+
+
+def test_shares_of_people_are_right_to_first_order():
+    "Windows of one person counted a little more often move every number as their share says."
+    rng = np.random.default_rng(0)
+    y, x, w = rng.integers(4, size=240), rng.normal(size=(2, 240, 6)), rng.normal(size=(2, 4, 6))
+    x, who = x + 2 * np.eye(6)[y], np.repeat(np.arange(6), 40)
+    logits = np.einsum("rnd,rkd->rnk", x, w)
+
+    def of(index):
+        return experiment.Predictions(
+            "test", logits[:, index], x[:, index], w, np.zeros((2, 4)), y[index], who[index], np.array([0.0, 0.1]), np.zeros(2, int)
+        )
+
+    once = np.repeat(np.arange(240), 60)
+    more = np.concatenate([once, np.flatnonzero(who == 2)])
+    values, numbers = experiment.cluster_values(of(np.arange(240))), [experiment.cluster_numbers(of(i)) for i in (once, more)]
+    for name in experiment.SHARED:
+        assert np.allclose(values[name].mean(1), numbers[0][name])
+        share = (values[name] - values[name].mean(1, keepdims=True))[:, who == 2].sum(1) / 240 / 60
+        assert np.allclose(numbers[1][name] - numbers[0][name], share, rtol=0.05, atol=2e-6), name
 
 
 def test_a_seed_trained_twice_counts_once(quick, tmp_path):
@@ -205,7 +224,7 @@ def test_a_seed_trained_twice_counts_once(quick, tmp_path):
     spec["spec"]["seeds"], spec["name"], spec["finished"] = [1], "later", "2099-01-01T00:00:00+00:00"
     (again / "spec.json").write_text(json.dumps(spec))
     table = experiment.collect(tmp_path).clusters
-    assert not table.duplicated([*PAIR, "alpha"]).any()
+    assert not table.duplicated([*KEY, "part"]).any()
     assert set(table.seed) == {0, 1}
 
 

@@ -223,8 +223,6 @@ def test_older_versions_and_other_data_are_kept_apart(tmp_path):
     assert 0.1 not in set(found.metrics.alpha) and not found.metrics.duplicated(["dataset", "alpha", "seed", "part"]).any()
     evidence = judging.weigh(found)
     assert set(evidence.found.dataset) == {"synthetic"} and set(evidence.effects.dataset) == set(found.metrics.dataset)
-    assert judging.doses(found, "label_noise") == {"synthetic": 0.0, "synthetic (label_noise=0.2)": 0.2}
-    assert judging.doses(found, "overlap") == {"synthetic": 0.6}
 
 
 def test_what_is_missing_is_said(tmp_path):
@@ -272,57 +270,61 @@ def test_people_and_classes_add_up(small):
 
 # --- claims that compare cells -------------------------------------------------------------------------------------------------
 
-def evidence_from(effects, measure, gaps=None, variants=None):
+def evidence_from(effects, measure, gaps=None):
     "Evidence made of effects that are means over people: {(dataset, model, protocol): [people, seeds]}."
     rows, sums = [], []
     for (dataset, model, protocol), d in effects.items():
         for seed in range(d.shape[1]):
             for alpha in (0.0, 0.01):
                 mine = d[:, seed] * (alpha > 0) + 0.5
-                key = dict(run="r", dataset=dataset, model=model, protocol=protocol, fold=0, alpha=alpha, seed=seed, part="test")
-                rows.append(key | {measure: mine.mean()})
+                key = dict(dataset=dataset, model=model, protocol=protocol, fold=0, alpha=alpha, seed=seed, part="test")
+                rows.append(key | {measure: mine.mean(), "max_conf": 0.9 - 0.02 * (alpha > 0)})
                 sums += [key | {"subject": j, "n": 1, measure: mine[j]} for j in range(len(d))]
-                rows.append(key | {"part": "validation", measure: 0.5, "overconfidence": (gaps or {}).get((dataset, model, protocol), 0.0)})
-    about = pd.DataFrame([dict(dataset=label.split(" (")[0], label=label, options=options) for label, options in (variants or {}).items()] or [dict(dataset="", label="", options="{}")])
-    tables = dict(metrics=pd.DataFrame(rows), people=pd.DataFrame(sums), runs=about)
-    return judging.weigh(results.Results(**{name: tables.get(name, pd.DataFrame()) for name in results.TABLES}), measures=(measure,))
+                gap = (gaps or {}).get((dataset, model, protocol), 0.0)
+                rows.append(key | {"part": "validation", measure: 0.5, "overconfidence": gap})
+    tables = dict(metrics=pd.DataFrame(rows), people=pd.DataFrame(sums))
+    found = {name: tables.get(name, pd.DataFrame()) for name in results.TABLES}
+    return judging.weigh(results.Results(**found), measures=(measure,))
 
 
 def table(mean, rng, people=8, seeds=5, spread=0.004):
     return rng.normal(mean, spread, (people, seeds)) + rng.normal(0, spread, (people, 1))
 
 
-def test_judges_of_comparisons():
+def test_two_models_are_compared_by_their_difference():
     rng = np.random.default_rng(0)
-    datasets = ["uci_har", "wisdm", "dsads", "motionsense", "own"]
-    better = {(d, m, "subject"): table(0.03 if m == "moderntcn" else 0.0, rng) for d in datasets[:2] for m in ("resnet1d", "moderntcn")}
-    evidence = evidence_from(better, "accuracy")
-    row = judging.judge_models(evidence, "n", "s")
-    assert (row["verdict"], row["cells"], row["agree"]) == ("supported", 2, 2) and row["low"] < 0.03 < row["high"]
-    row = judging.judge_models(evidence, "n", "s", more="resnet1d", less="moderntcn")
-    assert (row["verdict"], row["why"]) == ("contradicted", "the other way")
-    assert judging.judge_models(evidence, "n", "s", where=dict(dataset=["mars"]))["verdict"] == "not measured here"
-    differing = evidence_from({(d, "resnet1d", "subject"): table(0.02 * k, rng) for k, d in enumerate(datasets[:3])}, "accuracy")
-    assert judging.judge_depends(differing, "n", "s")["verdict"] == "supported"
-    same = evidence_from({(d, "resnet1d", "subject"): table(0.0, rng, spread=0.001) for d in datasets[:3]}, "accuracy")
-    assert judging.judge_depends(same, "n", "s")["verdict"] == "contradicted"
-    gaps = {(d, "resnet1d", "subject"): gap for d, gap in zip(datasets, (0.08, 0.05, 0.03, -0.03, -0.06))}
-    follow = judging.gaps(evidence_from({cell: table(-gap / 2, rng) for cell, gap in gaps.items()}, "ece", gaps)).set_index("dataset")
-    assert np.allclose(follow.gap.loc[datasets], list(gaps.values())) and np.allclose(follow.estimate, -follow.gap / 2, atol=0.01)
+    better = {
+        (d, m, "subject"): table(0.03 if m == "moderntcn" else 0.0, rng)
+        for d in ("uci_har", "wisdm") for m in ("resnet1d", "moderntcn")
+    }
+    averages = report.model_averages(evidence_from(better, "accuracy"), ("accuracy",))
+    assert averages.verdict.tolist() == ["supported"] and averages.datasets.tolist() == [2]
+    worse = {(d, "resnet1d" if m == "moderntcn" else "moderntcn", p): effect for (d, m, p), effect in better.items()}
+    averages = report.model_averages(evidence_from(worse, "accuracy"), ("accuracy",))
+    assert averages.verdict.tolist() == ["contradicted (the other way)"]
+    one = {cell: effect for cell, effect in better.items() if cell[1] == "resnet1d"}
+    assert report.model_averages(evidence_from(one, "accuracy"), ("accuracy",)).empty
 
 
-def test_judges_of_hypotheses_two_and_three():
-    rng = np.random.default_rng(1)
-    moves = evidence_from({("wisdm", "resnet1d", p): table(mean, rng) for p, mean in (("random", 0.02), ("subject", -0.02))}, "ece")
-    assert judging.judge_protocol(moves, "n", "s")["verdict"] == "supported"
-    stays = evidence_from({("wisdm", "resnet1d", p): table(0.01, rng, spread=0.001) for p in ("random", "subject")}, "ece")
-    assert judging.judge_protocol(stays, "n", "s")["verdict"] == "contradicted"
-    variants = {"synthetic": "{}", "synthetic (label_noise=0.1)": '{"label_noise": 0.1}', "synthetic (label_noise=0.2)": '{"label_noise": 0.2}'}
-    grows = evidence_from({(d, "resnet1d", "subject"): table(-0.1 * k, rng) for k, d in enumerate(variants)}, "ece_true", variants=variants)
-    row = judging.judge_dose(grows, "n", "s", "label_noise")
-    assert row["verdict"] == "supported" and row["low"] < 1.0 < row["high"]
-    assert judging.judge_dose(grows, "n", "s", "overlap")["verdict"] == "not measured here"
-    assert list(judging.dose_response(grows, "label_noise").dose) == [0.0, 0.1, 0.2]
+def test_new_people_against_known_people():
+    rng, datasets = np.random.default_rng(1), ("wisdm", "dsads", "motionsense", "usc_had")
+    apart = {(d, "resnet1d", p): table(mean, rng) for d in datasets for p, mean in (("random", 0.02), ("subject", -0.02))}
+    assert report.differs(evidence_from(apart, "ece"), "ece", 0.01) is True
+    turned = {(d, m, "subject" if p == "random" else "random"): effect for (d, m, p), effect in apart.items()}
+    assert report.differs(evidence_from(turned, "ece"), "ece", 0.01) is False
+    two = {cell: effect for cell, effect in apart.items() if cell[0] in datasets[:2]}
+    assert report.differs(evidence_from(two, "ece"), "ece", 0.01) == "undecided"  # two datasets say nothing about others
+
+
+def test_the_gap_is_set_beside_the_effect_and_predicts_it():
+    rng, datasets = np.random.default_rng(2), ("uci_har", "wisdm", "dsads", "motionsense")
+    gaps = {(d, "resnet1d", "subject"): gap for d, gap in zip(datasets, (0.08, 0.05, -0.03, -0.06))}
+    moved = {cell: np.abs(gap - 0.02) - np.abs(gap) for cell, gap in gaps.items()}
+    evidence = evidence_from({cell: table(change, rng) for cell, change in moved.items()}, "ece", gaps)
+    found = judging.gaps(evidence).set_index("dataset")
+    assert np.allclose(found.gap.loc[list(datasets)], list(gaps.values()))
+    assert np.allclose(found.predicted, [moved[d, "resnet1d", "subject"] for d in found.index])
+    assert "better than both" in report.prediction_score(found.reset_index())
 
 
 def test_claims_of_the_original_study(wide):

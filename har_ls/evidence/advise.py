@@ -64,7 +64,8 @@ def headline(
     helps, hurts = ([name for name, word in verdicts.items() if word == wanted] for wanted in ("helps", "hurts"))
     names = dict(accuracy="accuracy", f1_macro="macro-F1", nll="log-likelihood", ece="calibration")
     if helps and hurts:
-        return f"It is a trade: smoothing improves {listing(names[n] for n in helps)} and costs {listing(names[n] for n in hurts)}."
+        better, worse = (listing(names[n] for n in some) for some in (helps, hurts))
+        return f"It is a trade: smoothing improves {better} and costs {worse}."
     if helps:
         return f"Yes: smoothing improves {listing(names[n] for n in helps)}, and nothing gets clearly worse."
     if hurts:
@@ -75,7 +76,12 @@ def headline(
 
 # %% ../../nbs/07_evidence/09_advise.ipynb #a1c0de02
 NOBODY = "No: on validation people training without smoothing gave the better probabilities in every fold."
-BETTER_NAMES = {"accuracy": "Accuracy", "f1_macro": "Macro-F1", "nll": "Negative log-likelihood (lower is better)", "ece": "ECE (lower is better)"}
+BETTER_NAMES = {
+    "accuracy": "Accuracy",
+    "f1_macro": "Macro-F1",
+    "nll": "Negative log-likelihood (lower is better)",
+    "ece": "ECE (lower is better)",
+}
 
 
 def choice(
@@ -86,7 +92,10 @@ def choice(
     "Which strength was chosen, in a sentence."
     picked = f"({sum(alpha == best for alpha in chosen.values())} of {several(len(chosen), 'fold')} chose it)"
     if best:
-        return [f"Strength for use: α = {best:g}, the best of {listing(f'{alpha:g}' for alpha in tried)} on validation people {picked}."]
+        return [
+            f"Strength for use: α = {best:g}, the best of {listing(f'{alpha:g}' for alpha in tried)} on "
+            f"validation people {picked}."
+        ]
     return [f"On validation people training without smoothing was best {picked}."]
 
 
@@ -96,8 +105,10 @@ def measured(
     "One measure in a sentence."
     d = digits(row.measure)
     return (
-        f"{BETTER_NAMES[row.measure]}: {row.base:.{d}f} without, {row.value:.{d}f} with; difference {signed(row.estimate, d)}, "
-        + (row.reason or f"95 % interval {interval(row.low, row.high, d)}") + f": {row.verdict}."
+        f"{BETTER_NAMES[row.measure]}: {row.base:.{d}f} without, {row.value:.{d}f} with; difference "
+        f"{signed(row.estimate, d)}, "
+        + (row.reason or f"95 % interval {interval(row.low, row.high, d)}")
+        + f": {row.verdict}."
     )
 
 
@@ -106,7 +117,11 @@ def counted(
 ) -> str:
     "What the intervals count, in a sentence."
     count = f"{several(int(row.people), 'person', 'people')}, {several(int(row.seeds), 'seed')}"
-    return f"There is no interval: {row.reason}." if row.reason else f"The intervals count who was tested and how trainings were seeded: {count}."
+    return (
+        f"There is no interval: {row.reason}."
+        if row.reason
+        else f"The intervals count who was tested and how trainings were seeded: {count}."
+    )
 
 # %% ../../nbs/07_evidence/09_advise.ipynb #a1c0de04
 def judge(
@@ -118,11 +133,14 @@ def judge(
     for model, table in metrics.groupby("model"):
         if 0 not in set(table["alpha"]) or table["alpha"].nunique() < 2:
             found = f"{table['alpha'].unique()[0]:g}"
-            raise HarLsError(f"{model}: advice compares training without smoothing and with it; found only alpha = {found}")
+            raise HarLsError(
+                f"{model}: advice compares training without smoothing and with it; found only alpha = {found}"
+            )
         validation = table[table["part"] == "validation"]
         best, chosen = choose(validation)
         smoothest, instead = choose(validation[validation["alpha"] > 0])
-        unanimous = not any(chosen.values())  # if nobody chooses smoothing, show what the best smoothing would have done
+        # if nobody chooses smoothing, show what the best smoothing would have done
+        unanimous = not any(chosen.values())
         compared = as_chosen(people[people["model"] == model], instead if unanimous else chosen, best or smoothest)
         found = cell_effects(pieces(compared, JUDGED))
         answer = NOBODY if unanimous else headline(dict(zip(found["measure"], found["verdict"])))
@@ -141,7 +159,11 @@ def text(
     "The answer for a terminal."
     lines = []
     for one in advice:
-        lines += [f"Does label smoothing help on {dataset} with {one.model}?", f"  {one.headline}", *(f"  {words}" for words in (*one.measured, *one.strength))]
+        lines += [
+            f"Does label smoothing help on {dataset} with {one.model}?",
+            f"  {one.headline}",
+            *(f"  {words}" for words in (*one.measured, *one.strength)),
+        ]
     return "\n".join(lines)
 
 # %% ../../nbs/07_evidence/09_advise.ipynb #c805ac78
@@ -159,22 +181,37 @@ def advise(
     display=None,  # as `har_ls.runs.progress.Display`
     options: dict | None = None,  # further arguments for loading the dataset
 ) -> tuple:  # (answer as text, path of the page)
-    "Run a paired study by subjects on some recordings, and answer. Raises `HarLsError` if there are fewer than three people, or a run fails."
+    """Run a paired study by subjects on some recordings, and answer. Raises `HarLsError` if there are fewer than
+    three people, or a run fails."""
     options = options or {}
     facts = data_facts(dataset, data, json.dumps(options))
     if facts.subjects < 3:
-        raise HarLsError(f"{dataset}: {several(facts.subjects, 'person', 'people')}; advice needs at least three, to train, choose and test on different ones")
+        raise HarLsError(
+            f"{dataset}: {several(facts.subjects, 'person', 'people')}; advice needs at least three, to "
+            "train, choose and test on different ones"
+        )
     tried = tuple(alphas or TRIED)
     n_folds = min(folds, facts.subjects)
     grid = Grid(
-        (dataset,), tuple(models), (0.0, *tried), ("subject",), "all", n_folds, seeds, epochs, max_windows, {dataset: options}
+        (dataset,),
+        tuple(models),
+        (0.0, *tried),
+        ("subject",),
+        "all",
+        n_folds,
+        seeds,
+        epochs,
+        max_windows,
+        {dataset: options},
     )
     specs, _ = grid_specs(grid, data)
     out = Path(out)
     outcome = execute(plan(specs, out / "runs", data), out / "runs", data, workers, display=display)
     if outcome.failed:
         name, message = next(iter(outcome.failed.items()))
-        raise HarLsError(f"{several(len(outcome.failed), 'run')} failed, so there is no answer yet; the first is {name}: {message}")
+        raise HarLsError(
+            f"{several(len(outcome.failed), 'run')} failed, so there is no answer yet; the first is {name}: {message}"
+        )
     label = Path(dataset).name
     page = render("advise", out, dict(runs="runs", dataset=label))
     return text(read(out / "runs"), label), page

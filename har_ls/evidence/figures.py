@@ -30,12 +30,26 @@ OTHER_MARKERS = "D^vP*X"
 
 
 def theme():
-    "Set seaborn's and matplotlib's defaults for every figure of the study. In a notebook, figures are drawn as SVG, the same bytes each time."
-    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", font_scale=0.8, rc={
-        "figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 100, "figure.constrained_layout.use": True,
-        "axes.edgecolor": "0.6", "grid.color": "0.9", "axes.titleweight": "bold", "axes.titlesize": "medium", "legend.frameon": False,
-        "svg.hashsalt": "har_ls",
-    })
+    """Set seaborn's and matplotlib's defaults for every figure of the study. In a notebook, figures are drawn as
+    SVG, the same bytes each time."""
+    sns.set_theme(
+        context="notebook",
+        style="whitegrid",
+        palette="colorblind",
+        font_scale=0.8,
+        rc={
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "figure.dpi": 100,
+            "figure.constrained_layout.use": True,
+            "axes.edgecolor": "0.6",
+            "grid.color": "0.9",
+            "axes.titleweight": "bold",
+            "axes.titlesize": "medium",
+            "legend.frameon": False,
+            "svg.hashsalt": "har_ls",
+        },
+    )
     if get_ipython():
         set_matplotlib_formats("svg", metadata=dict(Date=None, Creator=None))
 
@@ -43,7 +57,8 @@ def theme():
 def colour(
     alpha: float,  # smoothing strength, in [0, 1)
 ) -> str:
-    "The colour of a smoothing strength as `#rrggbb`: orange for 0, from dark blue to green on a logarithmic scale above."
+    """The colour of a smoothing strength as `#rrggbb`: orange for 0, from dark blue to green on a logarithmic scale
+    above."""
     if alpha == 0:
         return NO_SMOOTHING
     place = np.clip((np.log10(alpha) + 2.3) / 2.0, 0, 1)  # 0.005 -> 0, 0.5 -> 1
@@ -66,7 +81,13 @@ def histogram(
     ax = ax or plt.gca()
     for alpha, group in table[table.quantity == quantity].groupby("alpha"):
         share = group.groupby("bin").agg(low=("low", "first"), high=("high", "first"), n=("n", "sum"))
-        ax.stairs(share.n / share.n.sum(), [*share.low, share.high.iloc[-1]], color=colour(alpha), label=smoothing(alpha), linewidth=1.8)
+        ax.stairs(
+            share.n / share.n.sum(),
+            [*share.low, share.high.iloc[-1]],
+            color=colour(alpha),
+            label=smoothing(alpha),
+            linewidth=1.8,
+        )
     ax.set(yscale="log", xlabel=label(quantity).replace("mean ", ""), ylabel="share of windows")
     ax.legend()
     return ax
@@ -76,12 +97,19 @@ def reliability_bins(
     table: pd.DataFrame,  # from `har_ls.evidence.results.counts`, of one cell
     alpha: float,  # which smoothing
 ) -> pd.DataFrame:
-    "One row per bin: accuracy and confidence (means over trainings), low and high (range over trainings), n, and floor and ceiling of a calibrated model."
+    """One row per bin: accuracy and confidence (means over trainings), low and high (range over trainings), n, and
+    floor and ceiling of a calibrated model."""
     bins = coarser(table[(table.quantity == "max_conf") & (table.alpha == alpha) & (table.n > 0)])
     bins = bins.assign(rate=bins.right / bins.n)
     mean = bins.groupby("bin").agg(
-        right=("right", "sum"), total=("total", "sum"), n=("n", "sum"), low=("rate", "min"), high=("rate", "max"), windows=("n", "mean"),
-        begin=("low", "first"), end=("high", "first"),
+        right=("right", "sum"),
+        total=("total", "sum"),
+        n=("n", "sum"),
+        low=("rate", "min"),
+        high=("rate", "max"),
+        windows=("n", "mean"),
+        begin=("low", "first"),
+        end=("high", "first"),
     )
     mean["accuracy"], mean["confidence"] = mean.right / mean.n, (mean.total / mean.n).clip(0, 1)
     windows = mean.windows.round().clip(lower=1)
@@ -94,13 +122,29 @@ def reliability(
     alpha: float,  # which smoothing
     ax=None,  # matplotlib Axes
 ):
-    "Accuracy against confidence in 15 bins: the mean over trainings, their range, and the band of a calibrated model. Returns the Axes."
+    """Accuracy against confidence in 15 bins: the mean over trainings, their range, and the band of a calibrated
+    model. Returns the Axes."""
     ax = ax or plt.gca()
     mean = reliability_bins(table, alpha)
-    ax.bar(mean.begin, mean.ceiling - mean.floor, mean.end - mean.begin, mean.floor, align="edge", color="0.85", label="calibrated, by chance")
+    ax.bar(
+        mean.begin,
+        mean.ceiling - mean.floor,
+        mean.end - mean.begin,
+        mean.floor,
+        align="edge",
+        color="0.85",
+        label="calibrated, by chance",
+    )
     ax.plot([0, 1], [0, 1], color="0.5", linewidth=1)
     ax.vlines(mean.confidence, mean.low, mean.high, color=colour(alpha), linewidth=1)
-    ax.scatter(mean.confidence, mean.accuracy, 8 + 150 * mean.n / mean.n.sum(), color=colour(alpha), label=smoothing(alpha), zorder=3)
+    ax.scatter(
+        mean.confidence,
+        mean.accuracy,
+        8 + 150 * mean.n / mean.n.sum(),
+        color=colour(alpha),
+        label=smoothing(alpha),
+        zorder=3,
+    )
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", aspect="equal")
     ax.legend(loc="upper left", fontsize=8)
     return ax
@@ -118,7 +162,16 @@ def plane(
     palette = sns.color_palette("colorblind" if len(classes) <= 10 else "husl", len(classes))
     for number, (k, tint) in enumerate(zip(classes, palette)):
         here = points[points.label == k]
-        ax.scatter(here.x, here.y, 5, color=tint, marker="o^s"[number // 7 % 3], linewidths=0, rasterized=True, label=activity(dataset, int(k)))
+        ax.scatter(
+            here.x,
+            here.y,
+            5,
+            color=tint,
+            marker="o^s"[number // 7 % 3],
+            linewidths=0,
+            rasterized=True,
+            label=activity(dataset, int(k)),
+        )
     ax.set(xticks=[], yticks=[], xlabel="", ylabel="", title=title)
     ax.set_aspect("equal", "datalim")
     return ax
@@ -129,7 +182,9 @@ def class_legend(
     ax,  # the Axes whose classes are named
 ):
     "Name the classes of a `plane` at the right side of the figure."
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside right center", markerscale=2.5, fontsize=8, handletextpad=0.2)
+    figure.legend(
+        *ax.get_legend_handles_labels(), loc="outside right center", markerscale=2.5, fontsize=8, handletextpad=0.2
+    )
 
 # %% ../../nbs/07_evidence/05_figures.ipynb #f15bc7c9
 def over_seeds(
@@ -152,11 +207,25 @@ def sweep(
     alphas = np.sort(points.alpha.unique())
     for number, (model, group) in enumerate(points.groupby("model")):
         x = np.searchsorted(alphas, group.alpha)
-        ax.fill_between(x, group["mean"] - group.spread, group["mean"] + group.spread, color="0.5", alpha=0.2, linewidth=0)
+        ax.fill_between(
+            x, group["mean"] - group.spread, group["mean"] + group.spread, color="0.5", alpha=0.2, linewidth=0
+        )
         ax.plot(x, group["mean"], color="0.35", linestyle=["-", "--", ":", "-."][number % 4], linewidth=1.2)
         for place, alpha, mean in zip(x, group.alpha, group["mean"]):
-            ax.plot(place, mean, marker(model), color=colour(alpha), markersize=7, label=model_name(model) if place == x[0] else None)
-    ax.set(xticks=range(len(alphas)), xticklabels=[f"{alpha:g}" for alpha in alphas], xlabel="smoothing α", ylabel=label(measure))
+            ax.plot(
+                place,
+                mean,
+                marker(model),
+                color=colour(alpha),
+                markersize=7,
+                label=model_name(model) if place == x[0] else None,
+            )
+    ax.set(
+        xticks=range(len(alphas)),
+        xticklabels=[f"{alpha:g}" for alpha in alphas],
+        xlabel="smoothing α",
+        ylabel=label(measure),
+    )
     ax.margins(x=0.1)
     ax.legend(title="model")
     return ax
@@ -168,7 +237,8 @@ def reach(
     highs,  # upper ends
     margin: float,  # is always seen
 ) -> tuple:
-    "Ends of an axis on which every estimate, the margin and most intervals are seen: at most three times as wide as the estimates and the margin need."
+    """Ends of an axis on which every estimate, the margin and most intervals are seen: at most three times as wide
+    as the estimates and the margin need."""
     estimates, lows, highs = (np.asarray(values, float) for values in (estimates, lows, highs))
     need = np.nanmin([*estimates, -1.5 * margin]), np.nanmax([*estimates, 1.5 * margin])
     spread = need[1] - need[0]
@@ -210,8 +280,17 @@ def forest(
     for y, row in enumerate(found.itertuples()):
         whisker(ax, y, row.low, row.high, color=colour(row.alpha), linewidth=2)
         known = row.low == row.low
-        ax.plot(row.estimate, y, marker(row.model), color=colour(row.alpha), markersize=7, fillstyle="full" if known else "none")
-    ax.set(yticks=range(len(found)), yticklabels=names, ylim=(-0.6, len(found) - 0.4), xlabel=f"change in {label(measure)}")
+        ax.plot(
+            row.estimate,
+            y,
+            marker(row.model),
+            color=colour(row.alpha),
+            markersize=7,
+            fillstyle="full" if known else "none",
+        )
+    ax.set(
+        yticks=range(len(found)), yticklabels=names, ylim=(-0.6, len(found) - 0.4), xlabel=f"change in {label(measure)}"
+    )
     ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
     ax.grid(axis="y", visible=False)
     return ax
@@ -220,7 +299,11 @@ def forest(
 def forest_names(found):
     "What the rows of a forest plot are called: the cell, and the strength where there are several."
     names = [cell_name((row.dataset, row.model, row.protocol)) for row in found.itertuples()]
-    return [f"{name}, {smoothing(alpha)}" for name, alpha in zip(names, found.alpha)] if found.alpha.nunique() > 1 else names
+    return (
+        [f"{name}, {smoothing(alpha)}" for name, alpha in zip(names, found.alpha)]
+        if found.alpha.nunique() > 1
+        else names
+    )
 
 # %% ../../nbs/07_evidence/05_figures.ipynb #f4bba5b3
 def heat_map(
@@ -229,14 +312,22 @@ def heat_map(
     texts: pd.DataFrame,  # same shape: what is written into each field
     ax=None,  # matplotlib Axes
 ):
-    "A table whose fields are coloured: blue where smoothing helps, orange where it hurts, white between. Returns the Axes."
+    """A table whose fields are coloured: blue where smoothing helps, orange where it hurts, white between. Returns
+    the Axes."""
     ax = ax or plt.gca()
-    tones = matplotlib.colors.LinearSegmentedColormap.from_list("verdict", ["#0072b2", "#ffffff", "#d55e00"]).with_extremes(bad="0.9")
+    tones = matplotlib.colors.LinearSegmentedColormap.from_list(
+        "verdict", ["#0072b2", "#ffffff", "#d55e00"]
+    ).with_extremes(bad="0.9")
     ax.imshow(np.ma.masked_invalid(colours.to_numpy(float)), cmap=tones, vmin=-1, vmax=1, aspect="auto")
     for (i, j), text in np.ndenumerate(texts.to_numpy(object)):
         dark = abs(colours.iat[i, j]) > 0.75
         ax.text(j, i, text, ha="center", va="center", fontsize=7.5, color="white" if dark else "black")
-    ax.set(xticks=range(len(values.columns)), yticks=range(len(values)), xticklabels=values.columns, yticklabels=values.index)
+    ax.set(
+        xticks=range(len(values.columns)),
+        yticks=range(len(values)),
+        xticklabels=values.columns,
+        yticklabels=values.index,
+    )
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
     ax.grid(False)
     return ax

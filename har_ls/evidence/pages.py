@@ -27,16 +27,24 @@ def figure_html(
     alt: str,  # what is to be seen, in words
     caption: str = "",  # below the figure, may contain HTML
 ) -> str:
-    """The figure as HTML with its image inside, as SVG with coordinates to a hundredth of a point and letters as text, which is a quarter of the size of letters as
+    """The figure as HTML with its image inside, as SVG with coordinates to a hundredth of a point and letters as text,
+    which is a quarter of the size of letters as
     outlines. Two calls with the same figure give the same text."""
     buffer = io.BytesIO()
     with plt.rc_context({"svg.hashsalt": "har_ls", "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata=dict(Date=None, Creator=None))
     width = round(figure.get_figwidth() * 96)
-    svg = re.sub(r'(?<= [dxy]=")[^"]+', lambda path: re.sub(r"\d+\.\d{3,}", lambda x: f"{float(x[0]):.2f}", path[0]), buffer.getvalue().decode())
+    svg = re.sub(
+        r'(?<= [dxy]=")[^"]+',
+        lambda path: re.sub(r"\d+\.\d{3,}", lambda x: f"{float(x[0]):.2f}", path[0]),
+        buffer.getvalue().decode(),
+    )
     image = base64.b64encode(svg.encode()).decode()
     words = f"<figcaption>{caption}</figcaption>" if caption else ""
-    return f'<figure><img src="data:image/svg+xml;base64,{image}" alt="{html.escape(alt)}" width="{width}">{words}</figure>'
+    return (
+        f'<figure><img src="data:image/svg+xml;base64,{image}" alt="{html.escape(alt)}" '
+        f'width="{width}">{words}</figure>'
+    )
 
 
 def show_figure(
@@ -54,7 +62,7 @@ def show_figure(
 def _hidden(text, words):
     return f"<details><summary>{html.escape(words)}</summary>{text}</details>" if words else text
 
-
+# %% ../../nbs/07_evidence/06_pages.ipynb #3bb5661e
 def table_html(
     frame: pd.DataFrame,  # of texts and numbers, shown as they are; its index is not shown
     caption: str = "",  # above the table
@@ -68,7 +76,10 @@ def table_html(
         first, *rest = (escape("" if pd.isna(value) else str(value)) for value in values)
         rows.append(f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>")
     words = f"<caption>{caption}</caption>" if caption else ""
-    return f'<div class="wide" tabindex="0"><table>{words}<thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return (
+        '<div class="wide" '
+        f'tabindex="0"><table>{words}<thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    )
 
 
 def show_table(
@@ -101,37 +112,47 @@ LINK = re.compile(r"\[([^]\n]+)\]\(((?!\w+:)[^)#\s]+\.(?:ipynb|md))(?:#[^)\s]*)?
 def without_links(
     markdown: str,  # source of a cell of a notebook in nbs/study
 ) -> str:
-    "The same Markdown with links to other pages as words: `[calibration](../x.ipynb)` becomes ``calibration, `nbs/x.ipynb` ``."
+    """The same Markdown with links to other pages as words: `[calibration](../x.ipynb)` becomes ``calibration,
+    `nbs/x.ipynb` ``."""
     return LINK.sub(lambda found: f"{found[1]}, `{posixpath.normpath(f'nbs/study/{found[2]}')}`", markdown)
 
 # %% ../../nbs/07_evidence/06_pages.ipynb #253f4cf1
 WIDGET = "application/vnd.jupyter.widget-view+json"  # progress bars: they need a script, and are over
 STYLE = """
-:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #fff; --soft: #5a5a5a; --line: #d5d5d5; --wash: #f4f5f7; --link: #0b5cad; }
+:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #fff; --soft: #5a5a5a; --line: #d5d5d5; --wash: #f4f5f7;
+--link: #0b5cad; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e6e6; --paper: #16181c; --soft: #a9adb5; --line: #3a3e46; --wash: #20242b; --link: #7db7f2; }
 }
-html { font: 17px/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; color: var(--ink); background: var(--paper); }
+html { font: 17px/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; color: var(--ink);
+background: var(--paper); }
 body { margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 62rem; }
 p, ul, ol, blockquote { max-width: 44rem; }
 h1, h2, h3 { line-height: 1.25; margin: 2.2em 0 .6em; } h1 { margin-top: .5em; }
 a { color: var(--link); } a.anchor-link { display: none; }
 blockquote { margin: 1em 0; padding: .1em 1em; border-left: 4px solid var(--line); color: var(--soft); }
-code, pre { font: .88em/1.45 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; background: var(--wash); border-radius: 4px; }
+code, pre { font: .88em/1.45 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; background: var(--wash);
+border-radius: 4px; }
 code { padding: .1em .3em; } pre { padding: .8em 1em; overflow-x: auto; } pre code { padding: 0; }
 figure { margin: 1.6em 0; } img { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
 figcaption, caption { color: var(--soft); font-size: .9em; text-align: left; padding: .4em 0; max-width: 44rem; }
-.wide { overflow-x: auto; margin: 1.4em 0; } table { border-collapse: collapse; font-size: .85em; font-variant-numeric: tabular-nums; }
+.wide { overflow-x: auto; margin: 1.4em 0; } table { border-collapse: collapse; font-size: .85em; font-variant-numeric:
+tabular-nums; }
 th, td { padding: .3em .8em .3em 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-thead th { border-bottom: 2px solid var(--soft); vertical-align: bottom; } tbody th { font-weight: 600; min-width: 8rem; }
+thead th { border-bottom: 2px solid var(--soft); vertical-align: bottom; } tbody th { font-weight: 600; min-width: 8rem;
+}
 details { margin: 1em 0; } summary { cursor: pointer; color: var(--link); }
 math[display="block"] { overflow-x: auto; overflow-y: hidden; padding: .4em 0; }
 .interval { color: var(--soft); } .word { font-weight: 600; } .number { white-space: nowrap; }
-@media print { html { font-size: 11pt; } body { max-width: none; } figure, tr { break-inside: avoid; } details { display: block; } }
+@media print { html { font-size: 11pt; } body { max-width: none; } figure, tr { break-inside: avoid; } details {
+display: block; } }
 """
-NOTEBOOKS = "*The notebooks named on this page explain what it uses. In the project's folder, `make docs` turns them into pages, in `_docs`, and `make lab` opens them.*"
+NOTEBOOKS = (
+    "*The notebooks named on this page explain what it uses. In the project's folder, `make docs` turns them "
+    "into pages, in `_docs`, and `make lab` opens them.*"
+)
 
-
+# %% ../../nbs/07_evidence/06_pages.ipynb #eeead23c
 def page(
     notebook: str | Path,  # an executed notebook
 ) -> str:
@@ -150,12 +171,18 @@ def page(
             cell.outputs = kept
     if any(LINK.search(text) for text in sources):
         content.cells.append(nbformat.v4.new_markdown_cell(NOTEBOOKS))
-    exporter = HTMLExporter(  # embed_images would close every tag of inline formulas at once; figures hold their images already
-        template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True,
+    # embed_images would close every tag of inline formulas at once; figures hold their images already
+    exporter = HTMLExporter(
+        template_name="basic",
+        exclude_input=True,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
     )
     body, _ = exporter.from_notebook_node(content)
     title = next((line[2:] for cell in content.cells for line in cell.source.splitlines() if line.startswith("# ")), "")
     return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" '
+        'content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<main>\n{body}\n</main>\n</body>\n</html>\n"
     )

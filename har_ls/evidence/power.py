@@ -14,9 +14,9 @@ import pandas as pd
 from scipy import stats
 
 from ..core import HarLsError
-from .effects import EQUIVALENCE_LEVEL, LEVEL, Effect, Luck, combine, equivalent_df
+from .effects import Effect, Luck, combine, equivalent_df
 from .pooling import FEWEST_DATASETS
-from .statistics import CELL
+from .statistics import CELL, EQUIVALENCE_LEVEL, LEVEL, bounds
 
 # %% ../../nbs/07_evidence/14_power.ipynb #395e88d9
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ..core import HarLsError, whole_file
-from .results import COPIES, KEY, KEPT, confusion, copies, counts, dataset_label, features_on_a_plane, main_measures
-from .statistics import leave_one_subject_out
+from .results import COPIES, KEY, confusion, copies, counts, dataset_label, features_on_a_plane
 from ..metrics.people import person_bins, person_classes, person_sums
 from ..predictions import Predictions, load_predictions
 from ..runs import folder as runs
@@ -33,15 +32,8 @@ def condition(
     about: pd.Series,  # a row of `har_ls.runs.folder.specs`
 ) -> dict:
     "The columns that say which run a row belongs to."
-    return dict(
-        run=about.run,
-        dataset=about.label,
-        model=about.model,
-        protocol=about.protocol,
-        fold=about.fold,
-        objective=about.objective,
-        epoch_factor=about.epoch_factor,
-    )
+    names = ("run", "model", "protocol", "fold", "objective", "epoch_factor")
+    return dict(dataset=about.label) | {name: getattr(about, name) for name in names}
 
 
 def plane_rows(
@@ -67,7 +59,6 @@ def rows_of(
         bins=person_bins(test, validation),
         persons_classes=person_classes(test),
         classes=confusion(test),
-        subjects=leave_one_subject_out(test, main_measures)[["alpha", "seed", "part", "subject", "n", *KEPT]],
         counts=counts(test),
         points=plane_rows(test, about),
     )

@@ -6,13 +6,14 @@
 __all__ = ['PROTOCOLS', 'POPULATIONS', 'WAYS', 'INSIDE', 'RECORDED', 'MORE', 'of_population', 'real', 'pooled_effects',
            'dataset_dots', 'verdict_of', 'pooled_rows', 'diamond', 'opening', 'by_length', 'in_every_length',
            'length_figure', 'gap_figure', 'strength_figure', 'four_ways', 'four_way_means', 'ahead', 'four_way_table',
-           'inside', 'inside_figure', 'moves', 'pair_figure', 'facts', 'signals_figure', 'why', 'cell_stories',
-           'beside_the_original', 'by_person', 'person_figure', 'by_class', 'recall_figure', 'confusions', 'of_dataset',
-           'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'named', 'trained_table', 'by_share', 'mostly',
-           'no_worse', 'grows_with_length', 'follows_gap', 'differs', 'grows_with_strength', 'found_at', 'chosen_pair',
-           'reliability_figure', 'cell_grid', 'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells',
-           'model_contrasts', 'contrast_figure', 'model_means', 'score_table', 'claims_table', 'nll_parts', 'opposite',
-           'weaknesses', 'caveats', 'provenance', 'report', 'dataset_page']
+           'inside', 'inside_figure', 'by_share', 'moves', 'pair_figure', 'facts', 'signals_figure', 'why',
+           'cell_stories', 'beside_the_original', 'by_person', 'person_figure', 'by_class', 'recall_figure',
+           'confusions', 'of_dataset', 'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'standing',
+           'cells_table', 'named', 'trained_table', 'gains', 'mostly', 'no_worse', 'grows_with_length', 'follows_gap',
+           'prediction_score', 'differs', 'grows_with_strength', 'found_at', 'chosen_pair', 'reliability_figure',
+           'cell_grid', 'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells', 'model_contrasts',
+           'contrast_figure', 'model_means', 'model_averages', 'claims_table', 'nll_parts', 'opposite', 'weaknesses',
+           'caveats', 'provenance', 'report', 'dataset_page']
 
 # %% ../../nbs/07_evidence/08_report.ipynb #22b3cf41
 import tempfile
@@ -27,14 +28,46 @@ from ..core import whole_file
 from . import claims, pooling
 from ..data.catalog import DATASETS, find, info, load
 from har_ls.evidence.figures import (
-    class_legend, colour, forest, heat_map, marker, plane, reach, reliability, reliability_bins, whisker,
+    class_legend,
+    colour,
+    forest,
+    heat_map,
+    marker,
+    plane,
+    reach,
+    reliability,
+    reliability_bins,
+    whisker,
 )
 from .judging import is_variant
 from .pooling import ENDPOINTS, by_dataset, population_weights
-from .results import COPIES, MAIN, Results, coarser, digits, original, published_tables, strengths, training_accuracy
-from .statistics import CELL, bounds, in_cell, margin_of
+from har_ls.evidence.results import (
+    COPIES,
+    MAIN,
+    Results,
+    coarser,
+    digits,
+    original,
+    published_tables,
+    strengths,
+    training_accuracy,
+)
+from .effects import pieces
+from .mechanism import score
+from .statistics import CELL, bounds, decided, in_cell, margin_of
 from har_ls.evidence.words import (
-    activity, cell_name, dataset_name, interval, label, listing, mean_and_spread, model_name, several, short, signed, smoothing,
+    activity,
+    cell_name,
+    dataset_name,
+    interval,
+    label,
+    listing,
+    mean_and_spread,
+    model_name,
+    several,
+    short,
+    signed,
+    smoothing,
 )
 
 # %% ../../nbs/07_evidence/08_report.ipynb #656f5cdc
@@ -60,9 +93,14 @@ def real(
 def pooled_effects(
     evidence,  # `har_ls.evidence.judging.Evidence`
 ) -> pd.DataFrame:
-    "The table of `har_ls.evidence.pooling.endpoints` for the four endpoints; no rows where no real dataset has results."
+    """The table of `har_ls.evidence.pooling.endpoints` for the four endpoints; no rows where no real dataset has
+    results."""
     found = evidence.main[evidence.main.measure.isin(ENDPOINTS)]
-    return pooling.endpoints(found) if len(real(found)) else pd.DataFrame(columns=["measure", "population", "alpha", "verdict"])
+    return (
+        pooling.endpoints(found)
+        if len(real(found))
+        else pd.DataFrame(columns=["measure", "population", "alpha", "verdict"])
+    )
 
 
 def dataset_dots(
@@ -73,7 +111,11 @@ def dataset_dots(
     for (measure, alpha), found in evidence.main[evidence.main.measure.isin(ENDPOINTS)].groupby(["measure", "alpha"]):
         for population in POPULATIONS:
             if weights := population_weights(found, population):
-                rows.append(by_dataset(found, weights).assign(measure=measure, population=population, alpha=alpha)[list(rows[0])])
+                rows.append(
+                    by_dataset(found, weights).assign(measure=measure, population=population, alpha=alpha)[
+                        list(rows[0])
+                    ]
+                )
     return pd.concat(rows[1:], ignore_index=True) if len(rows) > 1 else rows[0]
 
 # %% ../../nbs/07_evidence/08_report.ipynb #2ef565d1
@@ -84,7 +126,11 @@ def verdict_of(
     alpha: float,  # strength
 ) -> str | None:
     "The pooled verdict; None where it was not measured."
-    row = pooled[(pooled.measure == endpoint) & (pooled.population == population) & (pooled.alpha == alpha)] if len(pooled) else pooled
+    row = (
+        pooled[(pooled.measure == endpoint) & (pooled.population == population) & (pooled.alpha == alpha)]
+        if len(pooled)
+        else pooled
+    )
     return row.verdict.iloc[0] if len(row) else None
 
 # %% ../../nbs/07_evidence/08_report.ipynb #6733cd79
@@ -94,7 +140,9 @@ def pooled_rows(
 ) -> pd.DataFrame:
     "The rows of an endpoint from top to bottom: new people first, then by strength; with the column name."
     rows = pooled[pooled.measure == endpoint]
-    rows = rows.assign(rank=rows.population.map({name: k for k, name in enumerate(POPULATIONS)})).sort_values(["rank", "alpha"])
+    rows = rows.assign(rank=rows.population.map({name: k for k, name in enumerate(POPULATIONS)})).sort_values(
+        ["rank", "alpha"]
+    )
     return rows.assign(name=[f"{row.population}, α = {row.alpha:g}" for row in rows.itertuples()])
 
 
@@ -108,7 +156,13 @@ def diamond(
     whisker(ax, y, row.predict_low, row.predict_high, color=colour(row.alpha), linewidth=1)
     ends = np.clip([row.low, row.high], left, right)
     if np.isfinite(ends).all():
-        ax.fill([ends[0], row.estimate, ends[1], row.estimate], [y, y + 0.3, y, y - 0.3], color=colour(row.alpha), linewidth=0, zorder=3)
+        ax.fill(
+            [ends[0], row.estimate, ends[1], row.estimate],
+            [y, y + 0.3, y, y - 0.3],
+            color=colour(row.alpha),
+            linewidth=0,
+            zorder=3,
+        )
     else:
         ax.plot(row.estimate, y, "D", color=colour(row.alpha), fillstyle="none", markersize=6)
 
@@ -117,7 +171,8 @@ def opening(
     pooled: pd.DataFrame,  # from `pooled_effects`
     dots: pd.DataFrame | None = None,  # from `dataset_dots`
 ):
-    "The picture of the answer: one panel per endpoint, one diamond per population and strength, around the margin. Returns the Figure."
+    """The picture of the answer: one panel per endpoint, one diamond per population and strength, around the margin.
+    Returns the Figure."""
     endpoints = [name for name in ENDPOINTS if name in set(pooled.measure)]
     height = 1.1 + 0.42 * max(len(pooled_rows(pooled, name)) for name in endpoints)
     figure, axes = plt.subplots(1, len(endpoints), figsize=(2.9 * len(endpoints) + 1.2, height), squeeze=False)
@@ -132,16 +187,28 @@ def opening(
 def _opening_panel(ax, rows, endpoint, dots):
     "One endpoint."
     margin = float(rows.margin.iloc[0])
-    ax.set_xlim(*reach(rows.estimate, rows[["low", "predict_low"]].min(axis=1), rows[["high", "predict_high"]].max(axis=1), margin))
+    ax.set_xlim(
+        *reach(
+            rows.estimate, rows[["low", "predict_low"]].min(axis=1), rows[["high", "predict_high"]].max(axis=1), margin
+        )
+    )
     ax.axvspan(-margin, margin, color="0.92", linewidth=0)
     ax.axvline(0, color="0.5", linewidth=1)
     for y, row in enumerate(rows.itertuples()):
         diamond(ax, y, row)
         if dots is not None:
             mine = dots[(dots.population == row.population) & (dots.alpha == row.alpha)].estimate
-            ax.plot(mine.clip(*ax.get_xlim()), np.full(len(mine), y - 0.36), "|", color="0.35", markersize=5, clip_on=False)
+            ax.plot(
+                mine.clip(*ax.get_xlim()), np.full(len(mine), y - 0.36), "|", color="0.35", markersize=5, clip_on=False
+            )
     better = "→ better" if endpoint == "accuracy" else "← better"
-    ax.set(yticks=range(len(rows)), yticklabels=rows.name, ylim=(-0.6, len(rows) - 0.4), xlabel=f"change in {label(endpoint)}", title=better)
+    ax.set(
+        yticks=range(len(rows)),
+        yticklabels=rows.name,
+        ylim=(-0.6, len(rows) - 0.4),
+        xlabel=f"change in {label(endpoint)}",
+        title=better,
+    )
     ax.title.set(fontsize=9, fontweight="normal", color="0.35")
     ax.xaxis.set_major_locator(plt.MaxNLocator(4))
     ax.grid(axis="y", visible=False)
@@ -151,7 +218,8 @@ def by_length(
     metrics: pd.DataFrame,  # with the column epoch_factor; one row per training and part
     alpha: float,  # strength
 ) -> pd.DataFrame:
-    "One row per cell and training length: `CELL`, epoch_factor, train_accuracy, and the change in accuracy, nll, ece and overconfidence. Cells with one length are left out."
+    """One row per cell and training length: `CELL`, epoch_factor, train_accuracy, and the change in accuracy, nll,
+    ece and overconfidence. Cells with one length are left out."""
     columns = [*CELL, "epoch_factor", "train_accuracy", "accuracy", "nll", "ece", "overconfidence"]
     if "epoch_factor" not in metrics or metrics.epoch_factor.nunique() < 2:
         return pd.DataFrame(columns=columns)
@@ -159,32 +227,52 @@ def by_length(
     for factor, table in metrics.groupby("epoch_factor"):
         test = table[table.part == "test"]
         mean = test[test.alpha.isin([0, alpha])].groupby([*CELL, "alpha"])[list(columns[-4:])].mean().unstack("alpha")
-        change = pd.DataFrame({name: mean[name].get(alpha, np.nan) - mean[name].get(0.0, np.nan) for name in columns[-4:]}).dropna()
-        rows.append(change.reset_index().merge(training_accuracy(table).drop(columns="undertrained"), on=CELL, how="left").assign(epoch_factor=factor))
+        change = pd.DataFrame(
+            {name: mean[name].get(alpha, np.nan) - mean[name].get(0.0, np.nan) for name in columns[-4:]}
+        ).dropna()
+        rows.append(
+            change.reset_index()
+            .merge(training_accuracy(table).drop(columns="undertrained"), on=CELL, how="left")
+            .assign(epoch_factor=factor)
+        )
     table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
     return table[table.groupby(CELL).epoch_factor.transform("nunique") > 1][columns].reset_index(drop=True)
 
-
+# %% ../../nbs/07_evidence/08_report.ipynb #b38ff9cb
 def in_every_length(
     metrics: pd.DataFrame,  # with the column epoch_factor
 ) -> pd.DataFrame:
-    "The trainings whose fold, strength and seed were trained for every length that their cell has, so that lengths are compared on the same people."
+    """The trainings whose fold, strength and seed were trained for every length that their cell has, so that lengths
+    are compared on the same people."""
     lengths = metrics.groupby(CELL).epoch_factor.transform("nunique")
     have = metrics.groupby([*CELL, "fold", "alpha", "seed"]).epoch_factor.transform("nunique")
     return metrics[(have == lengths) & (lengths > 1)]
 
-
+# %% ../../nbs/07_evidence/08_report.ipynb #5dfe65b1
 def length_figure(
     table: pd.DataFrame,  # from `by_length`
 ):
-    "Training accuracy and the changes in accuracy, NLL and ECE against training length, one line per cell. Returns the Figure."
+    """Training accuracy and the changes in accuracy, NLL and ECE against training length, one line per cell. Returns
+    the Figure."""
     figure, axes = plt.subplots(1, 4, figsize=(12, 2.9))
-    names = {"train_accuracy": "training accuracy, no smoothing", "accuracy": "change in test accuracy", "nll": "change in NLL (nats)", "ece": "change in ECE"}
+    names = {
+        "train_accuracy": "training accuracy, no smoothing",
+        "accuracy": "change in test accuracy",
+        "nll": "change in NLL (nats)",
+        "ece": "change in ECE",
+    }
     for ax, (name, words) in zip(axes, names.items()):
         for number, (cell, group) in enumerate(table.groupby(CELL)):
             group = group.sort_values("epoch_factor")
             tint = plt.get_cmap("tab10")(number % 10)
-            ax.plot(group.epoch_factor, group[name], marker(cell[1]) + "-", color=tint, markersize=5, label=f"{dataset_name(cell[0])}, {model_name(cell[1])}")
+            ax.plot(
+                group.epoch_factor,
+                group[name],
+                marker(cell[1]) + "-",
+                color=tint,
+                markersize=5,
+                label=f"{dataset_name(cell[0])}, {model_name(cell[1])}",
+            )
         if name != "train_accuracy":
             ax.axhline(0, color="0.5", linewidth=1)
         ax.set_xscale("log")
@@ -199,7 +287,8 @@ def length_figure(
 def gap_figure(
     table: pd.DataFrame,  # one row per cell: gap, estimate, low, high, model, alpha; perhaps predicted
 ):
-    "The change in ECE against the confidence gap, new and known people apart; a line where predictions are given. Returns the Figure."
+    """The change in ECE against the confidence gap, new and known people apart; a line where predictions are given.
+    Returns the Figure."""
     figure, ax = plt.subplots(figsize=(5.6, 3.4))
     ax.set_ylim(*reach(table.estimate, table.low, table.high, margin_of("ece", 1.0)))
     ax.axhspan(-margin_of("ece", 1.0), margin_of("ece", 1.0), color="0.92", linewidth=0)
@@ -209,7 +298,14 @@ def gap_figure(
         for model, group in of_population(table, population).groupby("model"):
             enough = group.dropna(subset="low")
             ax.vlines(enough.gap, enough.low, enough.high, color=tint, linewidth=1, alpha=0.6)
-            ax.plot(group.gap, group.estimate, marker(model), color=tint, markersize=5, label=f"{population}, {model_name(model)}")
+            ax.plot(
+                group.gap,
+                group.estimate,
+                marker(model),
+                color=tint,
+                markersize=5,
+                label=f"{population}, {model_name(model)}",
+            )
     if "predicted" in table:
         line = table.dropna(subset="predicted").sort_values("gap")
         ax.plot(line.gap, line.predicted, "x", color="0.3", markersize=5, label="predicted from the other datasets")
@@ -221,7 +317,8 @@ def gap_figure(
 def strength_figure(
     pooled: pd.DataFrame,  # from `pooled_effects`
 ):
-    "The pooled effect on each endpoint against alpha, one line per population, with 95 % intervals. Returns the Figure."
+    """The pooled effect on each endpoint against alpha, one line per population, with 95 % intervals. Returns the
+    Figure."""
     endpoints = [name for name in ENDPOINTS if name in set(pooled.measure)]
     figure, axes = plt.subplots(1, len(endpoints), figsize=(2.9 * len(endpoints), 2.9), squeeze=False)
     alphas = np.sort(pooled.alpha.unique())
@@ -234,7 +331,12 @@ def strength_figure(
         margin = float(pooled[pooled.measure == name].margin.iloc[0])
         ax.axhspan(-margin, margin, color="0.92", linewidth=0)
         ax.axhline(0, color="0.5", linewidth=1)
-        ax.set(xticks=range(len(alphas)), xticklabels=[f"{alpha:g}" for alpha in alphas], xlabel="smoothing α", ylabel=f"change in {label(name)}")
+        ax.set(
+            xticks=range(len(alphas)),
+            xticklabels=[f"{alpha:g}" for alpha in alphas],
+            xlabel="smoothing α",
+            ylabel=f"change in {label(name)}",
+        )
         ax.margins(x=0.2)
     axes[0, 0].legend(fontsize=8)
     return figure
@@ -248,24 +350,37 @@ def four_ways(
     alpha: float,  # strength
     population: str,  # in `POPULATIONS`
 ) -> pd.DataFrame:
-    """One row per dataset, model, protocol and way (see `WAYS`): accuracy, nll, ece on the test part; means over folds and seeds. Cells without the strength, or whose
+    """One row per dataset, model, protocol and way (see `WAYS`): accuracy, nll, ece on the test part; means over folds
+    and seeds. Cells without the strength, or whose
     temperature was not fitted, are left out."""
     test = of_population(metrics[metrics.part == "test"], population).dropna(subset="nll_refinement")
-    mean = test[test.alpha.isin([0, alpha])].groupby([*CELL, "alpha"])[["accuracy", "nll", "ece", "nll_refinement", "ece_temperature"]].mean()
+    mean = (
+        test[test.alpha.isin([0, alpha])]
+        .groupby([*CELL, "alpha"])[["accuracy", "nll", "ece", "nll_refinement", "ece_temperature"]]
+        .mean()
+    )
     rows = []
     for cell, group in mean.groupby(CELL):
         if len(group) == 2:
             for way, (smoothed, scaled) in WAYS.items():
                 one = group.loc[(*cell, alpha if smoothed else 0.0)]
-                rows.append(dict(zip(CELL, cell), way=way, accuracy=one.accuracy, nll=one.nll_refinement if scaled else one.nll,
-                                 ece=one.ece_temperature if scaled else one.ece))
+                rows.append(
+                    dict(
+                        zip(CELL, cell),
+                        way=way,
+                        accuracy=one.accuracy,
+                        nll=one.nll_refinement if scaled else one.nll,
+                        ece=one.ece_temperature if scaled else one.ece,
+                    )
+                )
     return pd.DataFrame(rows, columns=[*CELL, "way", "accuracy", "nll", "ece"])
 
 
 def four_way_means(
     table: pd.DataFrame,  # from `four_ways`
 ) -> pd.DataFrame:
-    "Mean over models within a dataset, then over datasets: one row per way, indexed by it; cells: how many cells stand behind it."
+    """Mean over models within a dataset, then over datasets: one row per way, indexed by it; cells: how many cells
+    stand behind it."""
     by_dataset = table.groupby(["way", "dataset"])[["accuracy", "nll", "ece"]].mean()
     return by_dataset.groupby("way").mean().reindex(list(WAYS)).assign(cells=len(table) // len(WAYS))
 
@@ -286,8 +401,16 @@ def four_way_table(
     alpha: float,  # strength
 ) -> pd.DataFrame:
     "The same in words, for a page."
-    names = {"neither": "neither", "temperature": "temperature, after training", "smoothing": f"smoothing, α = {alpha:g}", "both": "both"}
-    return pd.DataFrame({"way": [names[way] for way in means.index]} | {short(m): means[m].map("{:.3f}".format).to_numpy() for m in ("accuracy", "nll", "ece")})
+    names = {
+        "neither": "neither",
+        "temperature": "temperature, after training",
+        "smoothing": f"smoothing, α = {alpha:g}",
+        "both": "both",
+    }
+    return pd.DataFrame(
+        {"way": [names[way] for way in means.index]}
+        | {short(m): means[m].map("{:.3f}".format).to_numpy() for m in ("accuracy", "nll", "ece")}
+    )
 
 # %% ../../nbs/07_evidence/08_report.ipynb #76f822e6
 INSIDE = ("max_conf", "margin", "entropy", "intra", "inter", "separability")
@@ -298,7 +421,9 @@ def inside(
 ) -> pd.DataFrame:
     "The changes of `INSIDE` in per cent of the unsmoothed value: `CELL`, measure, percent, population."
     rows = found[found.measure.isin(INSIDE) & ~found.dataset.str.startswith("synthetic")]
-    return rows.assign(percent=100 * rows.estimate / rows.base.abs(), population=rows.protocol.map(PROTOCOLS))[[*CELL, "measure", "percent", "population"]]
+    return rows.assign(percent=100 * rows.estimate / rows.base.abs(), population=rows.protocol.map(PROTOCOLS))[
+        [*CELL, "measure", "percent", "population"]
+    ]
 
 
 def inside_figure(
@@ -311,15 +436,50 @@ def inside_figure(
     for y, name in enumerate(names):
         for population, tint, shift in zip(POPULATIONS, ("#0072b2", "#cc79a7"), (0.14, -0.14)):
             here = table[(table.measure == name) & (table.population == population)]
-            ax.plot(here.percent.clip(*ax.get_xlim()), np.full(len(here), y + shift), "o", color=tint, alpha=0.6, markersize=5, markeredgewidth=0,
-                    clip_on=False, label=population if y == 0 else None)
+            ax.plot(
+                here.percent.clip(*ax.get_xlim()),
+                np.full(len(here), y + shift),
+                "o",
+                color=tint,
+                alpha=0.6,
+                markersize=5,
+                markeredgewidth=0,
+                clip_on=False,
+                label=population if y == 0 else None,
+            )
             if len(here):
                 ax.plot(here.percent.median(), y + shift, "|", color=tint, markersize=15, markeredgewidth=2)
     ax.axvline(0, color="0.5", linewidth=1)
-    ax.set(yticks=range(len(names)), yticklabels=[short(name) for name in names], xlabel="change, per cent of the value without smoothing")
+    ax.set(
+        yticks=range(len(names)),
+        yticklabels=[short(name) for name in names],
+        xlabel="change, per cent of the value without smoothing",
+    )
     ax.grid(axis="y", visible=False)
     ax.legend(fontsize=8, loc="best")
     return figure
+
+# %% ../../nbs/07_evidence/08_report.ipynb #5a11e002
+def by_share(
+    holds,  # per cell, whether the pattern holds there
+    enough: float = 0.75,  # share of the cells
+    least: int = 4,  # cells, below which nothing can be said of most of them
+):
+    """True if the pattern holds in so large a share of the cells, False if it fails in as large a one, `undecided`
+    between or with too few cells, None
+    without any."""
+    holds = np.asarray(holds, bool)
+    if not holds.size:
+        return None
+    return (
+        "undecided"
+        if holds.size < least
+        else True
+        if holds.mean() >= enough
+        else False
+        if holds.mean() <= 1 - enough
+        else "undecided"
+    )
 
 # %% ../../nbs/07_evidence/08_report.ipynb #8ba1ac53
 def moves(
@@ -327,12 +487,10 @@ def moves(
     measure: str,  # name
     direction: str,  # "up" or "down"
 ):
-    "True if the measure moves this way in at least nine of ten cells, False if it moves the other way in as many, `undecided` between, None without cells."
-    change = table[table.measure == measure].percent
-    if not len(change):
-        return None
-    share = ((change > 0) if direction == "up" else (change < 0)).mean()
-    return True if share >= 0.9 else False if share <= 0.1 else "undecided"
+    """True if the measure moves this way in at least nine of ten cells, False if it moves the other way in as many,
+    `undecided` between, None without cells."""
+    change = table[table.measure == measure].percent.dropna()
+    return by_share(change > 0 if direction == "up" else change < 0, enough=0.9)
 
 # %% ../../nbs/07_evidence/08_report.ipynb #9bcb58d5
 def pair_figure(
@@ -348,30 +506,57 @@ def pair_figure(
     return figure
 
 # %% ../../nbs/07_evidence/08_report.ipynb #18a1ac1f
-RECORDED = {
-    "uci_har": "Thirty volunteers wore a phone on the waist. On the hip gravity looks the same whether one sits or stands, so these two activities are told apart by small tilts,"
-               " and most of what a model gets wrong is there. The publisher cut the windows, with half of each shared with the next.",
-    "wisdm": "A phone in the front trouser pocket, one accelerometer, everyday surroundings. Walking and jogging fill most of the recording, sitting and standing little; a model can be"
-             " right most of the time and still know nothing about the rare classes.",
-    "pamap2": "Three sensors on wrist, chest and ankle, twelve activities from lying to rope jumping, few people. With so few people, whoever is in the test part decides the number.",
-    "mhealth": "Chest, wrist and ankle, twelve activities, ten people who did each for about a minute. Nearly everything is recognised nearly always when the test people are known; the"
-               " question begins with new ones.",
-    "dsads": "Eight people, nineteen activities of five minutes each, among them three ways of walking and two of cycling. Everybody did each in their own style: known people are easy, new"
-             " people hard, and the difference between the two is the largest of all datasets here.",
-    "motionsense": "A phone in the front pocket, six activities in fifteen trials. Sitting and standing differ by the angle of the thigh, which is why they are easy here, and going up and"
-                   " down stairs are alike.",
-    "usc_had": "A single unit on the hip, twelve activities. Two of them are standing in a lift that goes up and one that goes down: to an accelerometer almost the same.",
-    "synthetic": "Nobody: signals made from known probabilities, so that the true confidence of every window is known exactly.",
+RECORDED = {  # who wore what, and what that makes hard
+    "uci_har": (
+        "Thirty volunteers wore a phone on the waist. On the hip gravity looks the same whether one sits or stands, "
+        "so these two activities are told apart by small tilts, and most of what a model gets wrong is there. The "
+        "publisher cut the windows, with half of each shared with the next."
+    ),
+    "wisdm": (
+        "A phone in the front trouser pocket, one accelerometer, everyday surroundings. Walking and jogging fill most "
+        "of the recording, sitting and standing little; a model can be right most of the time and still know nothing "
+        "about the rare classes."
+    ),
+    "pamap2": (
+        "Three sensors on wrist, chest and ankle, twelve activities from lying to rope jumping, few people. With so "
+        "few people, whoever is in the test part decides the number."
+    ),
+    "mhealth": (
+        "Chest, wrist and ankle, twelve activities, ten people who did each for about a minute. Nearly everything is "
+        "recognised nearly always when the test people are known; the question begins with new ones."
+    ),
+    "dsads": (
+        "Eight people, nineteen activities of five minutes each, among them three ways of walking and two of cycling. "
+        "Everybody did each in their own style: known people are easy, new people hard, and the difference between "
+        "the two is the largest of all datasets here."
+    ),
+    "motionsense": (
+        "A phone in the front pocket, six activities in fifteen trials. Sitting and standing differ by the angle of "
+        "the thigh, which is why they are easy here, and going up and down stairs are alike."
+    ),
+    "usc_had": (
+        "A single unit on the hip, twelve activities. Two of them are standing in a lift that goes up and one that "
+        "goes down: to an accelerometer almost the same."
+    ),
+    "synthetic": (
+        "Nobody: signals made from known probabilities, so that the true confidence of every window is known exactly."
+    ),
 }
 
-
+# %% ../../nbs/07_evidence/08_report.ipynb #de503109
 def facts(
     dataset: str,  # name in the catalogue, with options or not
 ) -> pd.DataFrame:
     "What the catalogue knows: one row per fact. Texts."
     one = info(dataset.split(" (")[0])
-    rows = {"people": one.subjects, "activities": one.activities, "channels": one.channels, "samples per second": f"{one.rate:g}", "licence": one.licence,
-            "source": one.citation}
+    rows = {
+        "people": one.subjects,
+        "activities": one.activities,
+        "channels": one.channels,
+        "samples per second": f"{one.rate:g}",
+        "licence": one.licence,
+        "source": one.citation,
+    }
     return pd.DataFrame(dict(fact=list(rows), value=[str(value) for value in rows.values()]))
 
 
@@ -379,7 +564,8 @@ def signals_figure(
     dataset: str,  # name in the catalogue
     most: int = 6,  # activities shown
 ):
-    "One window of some activities of the first person who did them, the first three channels. Returns the Figure, or None where the archive is not at hand."
+    """One window of some activities of the first person who did them, the first three channels. Returns the Figure,
+    or None where the archive is not at hand."""
     if info(dataset).archive and find(dataset) is None:
         return None
     windows = load(dataset)
@@ -403,15 +589,29 @@ def why(
     accuracy: str,  # verdict on accuracy
 ) -> str:
     "Two sentences on a cell, chosen by its verdicts."
-    confident = "sure of itself beyond what it knew" if gap > 0.01 else "no surer of itself than it had a right to be" if gap == gap else "as sure of itself as it was"
+    confident = (
+        "sure of itself beyond what it knew"
+        if gap > 0.01
+        else "no surer of itself than it had a right to be"
+        if gap == gap
+        else "as sure of itself as it was"
+    )
     calibration = {
-        "helps": f"Without smoothing the model was {confident}; smoothing took some of that away, and its confidence now says more truly how often it is right.",
-        "hurts": f"Without smoothing the model was {confident}; smoothing lowered its confidence all the same, and it now understates how often it is right.",
+        "helps": (
+            f"Without smoothing the model was {confident}; smoothing took some of that away, and its confidence "
+            "now says more truly how often it is right."
+        ),
+        "hurts": (
+            f"Without smoothing the model was {confident}; smoothing lowered its confidence all the same, and "
+            "it now understates how often it is right."
+        ),
         "equivalent": "Smoothing left calibration as it was, within the margin.",
         "undecided": "Whether smoothing made its confidence truer these people do not decide.",
     }
     right = {
-        "helps": "It also gets more windows right.", "hurts": "It gets fewer windows right.", "equivalent": "It gets as many windows right as before.",
+        "helps": "It also gets more windows right.",
+        "hurts": "It gets fewer windows right.",
+        "equivalent": "It gets as many windows right as before.",
         "undecided": "Whether it gets more or fewer windows right is open.",
     }
     return f"{calibration[ece]} {right[accuracy]}"
@@ -425,7 +625,10 @@ def cell_stories(
     "One paragraph per cell of a dataset (Markdown)."
     gap = gaps.set_index(CELL).gap if len(gaps) else {}
     wide = found[found.dataset == dataset].pivot_table(index=CELL, columns="measure", values="verdict", aggfunc="first")
-    return [f"**{model_name(cell[1])}, {cell[2]} split.** {why(row.ece, gap.get(cell, np.nan), row.accuracy)}" for cell, row in wide.iterrows()]
+    return [
+        f"**{model_name(cell[1])}, {cell[2]} split.** {why(row.ece, gap.get(cell, np.nan), row.accuracy)}"
+        for cell, row in wide.iterrows()
+    ]
 
 # %% ../../nbs/07_evidence/08_report.ipynb #5f580d27
 def beside_the_original(
@@ -435,14 +638,22 @@ def beside_the_original(
     model: str,  # name
     alpha: float,  # strength
 ) -> pd.DataFrame:
-    "One row per measure of the original study: the original's two numbers, then for every protocol ours without, with, and the difference with its interval. Texts."
+    """One row per measure of the original study: the original's two numbers, then for every protocol ours without,
+    with, and the difference with its interval. Texts."""
     old = original().query("dataset == @dataset and model == @model").set_index("alpha")
-    protocols = [p for p in PROTOCOLS if (dataset, model, p, alpha) in set(found[[*CELL, "alpha"]].itertuples(index=False, name=None))]
+    protocols = [
+        p
+        for p in PROTOCOLS
+        if (dataset, model, p, alpha) in set(found[[*CELL, "alpha"]].itertuples(index=False, name=None))
+    ]
     rows = []
     for name in MAIN:
         row = {"measure": label(name)}
         if len(old):
-            row |= {"original, none": f"{old[name][0.0]:.{digits(name)}f}", f"original, α = {0.01:g}": f"{old[name][0.01]:.{digits(name)}f}"}
+            row |= {
+                "original, none": f"{old[name][0.0]:.{digits(name)}f}",
+                f"original, α = {0.01:g}": f"{old[name][0.01]:.{digits(name)}f}",
+            }
         for protocol in protocols:
             cell = in_cell(test, (dataset, model, protocol))
             by_seed = cell.groupby(["alpha", "seed"])[name].mean()
@@ -463,19 +674,25 @@ def _difference(one, name):
 
 # %% ../../nbs/07_evidence/08_report.ipynb #0415636f
 def by_person(
-    people: pd.DataFrame,  # one row per training and person: `CELL`, alpha, seed, subject, n, and sums over the person's windows
+    # one row per training and person: `CELL`, alpha, seed, subject, n, and sums over the person's windows
+    people: pd.DataFrame,
     cell: tuple,  # dataset, model, protocol
     alpha: float,  # strength
     measures: tuple = ("accuracy", "nll"),  # whose sums the table has
 ) -> pd.DataFrame:
-    "One row per person and measure: without and with smoothing, mean over that person's trainings; columns subject, measure, base, value."
+    """One row per person and measure: without and with smoothing, mean over that person's trainings; columns
+    subject, measure, base, value."""
     here = in_cell(people, cell)
     here = here[here.alpha.isin([0, alpha])]
     rows = []
     for name in measures:
         value = (here[name] / here.n).groupby([here.alpha, here.subject]).mean().unstack("alpha")
         if {0.0, alpha} <= set(value):
-            rows.append(pd.DataFrame(dict(subject=value.index, measure=name, base=value[0.0].to_numpy(), value=value[alpha].to_numpy())))
+            rows.append(
+                pd.DataFrame(
+                    dict(subject=value.index, measure=name, base=value[0.0].to_numpy(), value=value[alpha].to_numpy())
+                )
+            )
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["subject", "measure", "base", "value"])
 
 
@@ -485,7 +702,9 @@ def person_figure(
 ):
     "One panel per measure, one line per person, sorted by the value without smoothing. Returns the Figure."
     names = list(dict.fromkeys(table.measure))
-    figure, axes = plt.subplots(1, len(names), figsize=(4.6 * len(names), 1.2 + 0.13 * table.subject.nunique()), squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(4.6 * len(names), 1.2 + 0.13 * table.subject.nunique()), squeeze=False
+    )
     for ax, name in zip(axes[0], names):
         here = table[table.measure == name].sort_values("base").reset_index(drop=True)
         ax.hlines(here.index, here.base, here.value, color="0.6", linewidth=1.5)
@@ -503,7 +722,8 @@ def by_class(
     cell: tuple,  # dataset, model, protocol
     alpha: float,  # strength
 ) -> pd.DataFrame:
-    "Share of each activity's windows that is given each name: one row per pair that occurs; true, predicted, base (without smoothing), value (with it)."
+    """Share of each activity's windows that is given each name: one row per pair that occurs; true, predicted, base
+    (without smoothing), value (with it)."""
     here = in_cell(classes, cell)
     here = here[here.alpha.isin([0, alpha])]
     if not {0.0, alpha} <= set(here.alpha):
@@ -537,10 +757,14 @@ def confusions(
 ) -> pd.DataFrame:
     "The most frequent confusions without smoothing, and what became of them. Texts."
     wrong = table[table.true != table.predicted].sort_values("base", ascending=False).head(most)
-    return pd.DataFrame({
-        "activity": [activity(dataset, int(k)) for k in wrong.true], "taken for": [activity(dataset, int(k)) for k in wrong.predicted],
-        "share of its windows": wrong.base.map("{:.1%}".format).to_numpy(), "with smoothing": wrong.value.map("{:.1%}".format).to_numpy(),
-    })
+    return pd.DataFrame(
+        {
+            "activity": [activity(dataset, int(k)) for k in wrong.true],
+            "taken for": [activity(dataset, int(k)) for k in wrong.predicted],
+            "share of its windows": wrong.base.map("{:.1%}".format).to_numpy(),
+            "with smoothing": wrong.value.map("{:.1%}".format).to_numpy(),
+        }
+    )
 
 # %% ../../nbs/07_evidence/08_report.ipynb #ff45b53f
 def of_dataset(
@@ -548,8 +772,11 @@ def of_dataset(
     dataset: str,  # name
 ) -> Results | None:
     "The rows of one dataset in every table; None where it was not trained both with and without smoothing."
-    tables = {name: table[table[column] == dataset] if column in table else table
-              for name, table in vars(results).items() for column in ["label" if name == "runs" else "dataset"]}
+    tables = {
+        name: table[table[column] == dataset] if column in table else table
+        for name, table in vars(results).items()
+        for column in ["label" if name == "runs" else "dataset"]
+    }
     metrics = tables["metrics"]
     both = metrics.groupby(CELL).alpha.agg(lambda a: 0 in set(a) and a.nunique() > 1)
     return Results(**tables) if len(both) and both.any() else None
@@ -561,7 +788,17 @@ def sorted_cells(
     "Its cells: new people first, then in the order of the catalogue, then by model."
     rank = {name: k for k, name in enumerate(DATASETS)}
     cells = table[CELL].drop_duplicates().itertuples(index=False, name=None)
-    return sorted(cells, key=lambda c: (POPULATIONS.index(PROTOCOLS[c[2]]), rank.get(c[0], len(rank)), c[0], c[2], c[1] != "resnet1d", c[1]))
+    return sorted(
+        cells,
+        key=lambda c: (
+            POPULATIONS.index(PROTOCOLS[c[2]]),
+            rank.get(c[0], len(rank)),
+            c[0],
+            c[2],
+            c[1] != "resnet1d",
+            c[1],
+        ),
+    )
 
 
 def shown_cells(
@@ -587,6 +824,42 @@ def pictured_cells(
     both = points.groupby(CELL, as_index=False).alpha.nunique().query("alpha > 1")
     return sorted_cells(both)[:most]
 
+# %% ../../nbs/07_evidence/08_report.ipynb #ce11a002
+def standing(
+    evidence,  # `har_ls.evidence.judging.Evidence`
+    pooled: pd.DataFrame,  # from `pooled_effects`
+) -> str:
+    "Which datasets are published, while they are too few for a mean over datasets; nothing afterwards."
+    names = [dataset_name(name) for name in dict.fromkeys(cell[0] for cell in sorted_cells(real(evidence.effects)))]
+    if not names or ("low" in pooled and pooled.low.notna().any()):
+        return ""
+    return (
+        f"**{several(len(names), 'dataset is', 'datasets are')} published so far: {listing(names)}.** A sentence about datasets in general needs "
+        f"{pooling.FEWEST_DATASETS}; until then every cell speaks for itself."
+    )
+
+
+def cells_table(
+    evidence,  # `har_ls.evidence.judging.Evidence`
+    alphas: tuple,  # strengths
+) -> pd.DataFrame:
+    "The effect on each endpoint in each cell, with interval and verdict. Texts."
+    found = real(evidence.effects).set_index([*CELL, "alpha", "measure"]).sort_index()
+    rows = []
+    for cell in sorted_cells(real(evidence.effects)):
+        for alpha in alphas:
+            if (*cell, alpha) not in found.index.droplevel("measure"):
+                continue
+            here = found.loc[(*cell, alpha)]
+            words = {short(name): _effect_text(here.loc[name]) if name in here.index else "" for name in ENDPOINTS}
+            rows.append({"cell": cell_name(cell), "α": f"{alpha:g}"} | words)
+    return pd.DataFrame(rows)
+
+
+def _effect_text(row):
+    "An effect with its interval and verdict."
+    return f"{signed(row.estimate, 3)} ({row.reason or interval(row.low, row.high, 3)}): {row.verdict}"
+
 # %% ../../nbs/07_evidence/08_report.ipynb #b9f2d883
 def named(
     cells: list,  # of dataset, model, protocol
@@ -606,18 +879,24 @@ def trained_table(
     if test.empty:
         return pd.DataFrame(columns=["cell", "training accuracy", "test accuracy"])
     both = test.merge(training_accuracy(metrics), on=CELL, how="left").set_index(CELL).loc[sorted_cells(test)]
-    return pd.DataFrame({
-        "cell": named(list(both.index), metrics), "training accuracy": ["not known" if x != x else f"{x:.3f}" for x in both.train_accuracy],
-        "test accuracy": both.accuracy.map("{:.3f}".format).to_numpy(),
-    })
+    return pd.DataFrame(
+        {
+            "cell": named(list(both.index), metrics),
+            "training accuracy": ["not known" if x != x else f"{x:.3f}" for x in both.train_accuracy],
+            "test accuracy": both.accuracy.map("{:.3f}".format).to_numpy(),
+        }
+    )
 
 # %% ../../nbs/07_evidence/08_report.ipynb #47ab3566
-def by_share(
-    share: float,  # of cells in which the pattern holds; not a number where there are none
-    enough: float = 0.75,
-):
-    "True if the pattern holds in so large a share of the cells, False if its opposite does, `undecided` between, None without cells."
-    return None if share != share else True if share >= enough else False if share <= 1 - enough else "undecided"
+def gains(
+    table: pd.DataFrame,  # from `four_ways`
+    first: str,  # a way
+    second: str,  # another
+    measure: str,  # lower is better
+) -> tuple:
+    "By how much the first way is better in each cell, and the margin."
+    wide = table.pivot_table(index=CELL, columns="way", values=measure)
+    return wide[second] - wide[first], margin_of(measure, 1.0)
 
 
 def mostly(
@@ -626,12 +905,12 @@ def mostly(
     second: str,  # another
     measure: str,  # lower is better
 ):
-    "Whether the first way is better by more than the margin in most cells: False if the second is, `undecided` between, None without cells."
+    """Whether the first way is better by more than the margin in most cells: False if the second is, `undecided`
+    between, None without cells."""
     if table.empty:
         return None
-    wide = table.pivot_table(index=CELL, columns="way", values=measure)
-    gain, margin = wide[second] - wide[first], margin_of(measure, 1.0)
-    return True if (gain > margin).mean() >= 0.75 else False if (gain < -margin).mean() >= 0.75 else "undecided"
+    gain, margin = gains(table, first, second, measure)
+    return True if by_share(gain > margin) is True else False if by_share(gain < -margin) is True else "undecided"
 
 
 def no_worse(
@@ -643,61 +922,88 @@ def no_worse(
     "Whether the first way is not worse by more than the margin, in most cells."
     if table.empty:
         return None
-    wide = table.pivot_table(index=CELL, columns="way", values=measure)
-    return by_share((wide[first] <= wide[second] + margin_of(measure, 1.0)).mean())
+    gain, margin = gains(table, first, second, measure)
+    return by_share(gain >= -margin)
 
-
+# %% ../../nbs/07_evidence/08_report.ipynb #790b0363
 def grows_with_length(
     table: pd.DataFrame,  # from `by_length`
     measure: str,  # lower is better
 ):
     "Whether the change at the longest training is below that at the shortest, in most cells."
     ends = table.sort_values("epoch_factor").groupby(CELL)[measure].agg(["first", "last"])
-    return by_share((ends["last"] < ends["first"]).mean() if len(ends) else np.nan)
+    return by_share(ends["last"] < ends["first"])
 
 
 def follows_gap(
     table: pd.DataFrame,  # from `har_ls.evidence.judging.gaps`
 ):
-    "Whether the ECE of the third of the cells with the largest gap fell, on average, by more than that of the third with the smallest. None with fewer than six cells."
+    """Whether the ECE of the third of the cells with the largest gap fell, on average, by more than that of the
+    third with the smallest. None with fewer than six cells."""
     table = real(table).sort_values("gap")
     if len(table) < 6:
         return None
     third = len(table) // 3
     below = table.estimate.to_numpy()[-third:] - table.estimate.to_numpy()[:third].mean()
-    return by_share((below < 0).mean())
+    return by_share(below < 0, least=2)
+
+# %% ../../nbs/07_evidence/08_report.ipynb #66c88f23
+def prediction_score(
+    table: pd.DataFrame,  # from `har_ls.evidence.judging.gaps`
+) -> str:
+    "How well the changes in ECE were predicted, in sentences; empty where nothing could be predicted."
+    have = real(table).dropna(subset="predicted") if "predicted" in table else table.iloc[:0]
+    if not len(have):
+        return ""
+    found = score(have)
+    best = min(found["error_none"], found["error_mean"])
+    word = "better than both" if found["error"] < best else "no better than the better of them"
+    return (
+        f"Predicted from its gap and the other datasets, the change has the right sign in {found['agree']} of "
+        f"{several(found['cells'], 'cell')}; always guessing the mean of the others gives {found['agree_mean']}. The "
+        f"prediction is off by {found['error']:.4f} on average, *no change* by {found['error_none']:.4f}, *always the "
+        f"mean* by {found['error_mean']:.4f}: the gap predicts {word}."
+    )
 
 # %% ../../nbs/07_evidence/08_report.ipynb #3eae1f5d
-def _row(pooled, measure, population, alpha):
-    "The pooled effect with an interval, or None."
-    here = pooled[(pooled.measure == measure) & (pooled.population == population) & (pooled.alpha == alpha)]
-    return here.iloc[0] if len(here) and here.low.notna().all() else None
+def _side(low, high):
+    "True below zero, False above, else `undecided`."
+    return True if high < 0 else False if low > 0 else "undecided"
 
 
 def differs(
-    pooled: pd.DataFrame,  # from `pooled_effects`
+    evidence,  # `har_ls.evidence.judging.Evidence`
     measure: str,  # lower is better
     alpha: float,  # strength
 ):
-    "Whether smoothing does more for new people than for known people: True where the intervals do not overlap, `undecided` where they do."
-    new, known = (_row(pooled, measure, population, alpha) for population in POPULATIONS)
-    if new is None or known is None:
-        return None
-    return True if new.high < known.low else False if new.low > known.high else "undecided"
+    """Whether smoothing does more for new people than for known people, in datasets like those that have both: the
+    interval of the difference of the two effects decides. None where no dataset has both."""
+    found = evidence.of_measure(measure, alpha)
+    row = pooling.contrast(found, *(population_weights(found, population) for population in POPULATIONS))
+    return _side(row["like_low"], row["like_high"]) if row["datasets"] else None
 
 
 def grows_with_strength(
-    pooled: pd.DataFrame,  # from `pooled_effects`
+    evidence,  # `har_ls.evidence.judging.Evidence`
     measure: str,  # lower is better
     population: str,  # in `POPULATIONS`
     small: float,  # a strength
     large: float,  # another
 ):
-    "Whether the larger strength lowers the measure beyond the interval of the smaller one, both the same way."
-    few, many = _row(pooled, measure, population, small), _row(pooled, measure, population, large)
-    if few is None or many is None:
+    """Whether the smaller strength lowers the measure and the larger one lowers it further: the pooled effect of the
+    larger against the smaller decides. None where no dataset has both."""
+    people = real(evidence.results.people)
+    further = pieces(people, (measure,), baseline=small) if len(people) else people.assign(alpha=0.0)
+    further, few = further[further.alpha == large], evidence.of_measure(measure, small)
+    weights = population_weights(further, population)
+    if not weights or not (few_weights := population_weights(few, population)):
         return None
-    return True if many.estimate < few.low and few.estimate < 0 else False if many.low > few.estimate or few.low > 0 else "undecided"
+    row, first = (
+        pooling.pool(by_dataset(further, weights), measure),
+        pooling.pool(by_dataset(few, few_weights), measure),
+    )
+    side = _side(row["low"], row["high"])
+    return False if first["low"] > 0 else "undecided" if side is True and first["estimate"] >= 0 else side
 
 # %% ../../nbs/07_evidence/08_report.ipynb #f1b5ff1b
 def found_at(
@@ -712,7 +1018,8 @@ def found_at(
 def chosen_pair(
     points: pd.DataFrame,  # `Results.points`
 ) -> tuple | None:
-    "The cell whose features the answer shows: the first of new people that has planes with and without smoothing; None without any."
+    """The cell whose features the answer shows: the first of new people that has planes with and without smoothing;
+    None without any."""
     cells = [cell for cell in pictured_cells(points, len(points)) if not cell[0].startswith("synthetic")]
     return cells[0] if cells else None
 
@@ -735,7 +1042,7 @@ def reliability_figure(
         reliability(here, alpha, ax)
     return figure
 
-
+# %% ../../nbs/07_evidence/08_report.ipynb #b158e5c3
 def cell_grid(
     cells: list,  # of dataset, model, protocol
     draw,  # function of (Axes, cell)
@@ -743,28 +1050,48 @@ def cell_grid(
 ):
     "One small panel per cell, named above it. Returns the Figure."
     down = -(-len(cells) // across)
-    figure, axes = plt.subplots(down, across, figsize=(2.1 * across, 2.1 * down), sharex=True, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        down, across, figsize=(2.1 * across, 2.1 * down), sharex=True, sharey=True, squeeze=False
+    )
     for ax, cell in zip(axes.flat, cells):
         draw(ax, cell)
         ax.set_title(f"{dataset_name(cell[0])}, {cell[2]}\n{model_name(cell[1])}", fontsize=8, fontweight="normal")
         ax.tick_params(labelsize=7)
-    for ax in axes.flat[len(cells):]:
+    for ax in axes.flat[len(cells) :]:
         ax.set_axis_off()
     return figure
 
 
+def _with_legend(figure, across, up):
+    "Names of the axes and of the strengths, once for all panels."
+    figure.supxlabel(across, fontsize=9)
+    figure.supylabel(up, fontsize=9)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=4, fontsize=8)
+    return figure
+
+# %% ../../nbs/07_evidence/08_report.ipynb #62420558
 def reliability_grid(
     counts: pd.DataFrame,  # `Results.counts`
     cells: list,  # of dataset, model, protocol
     alphas: tuple,  # strengths
 ):
-    "Accuracy against confidence of every cell, one line per strength; bins with fewer than five windows are left out. Returns the Figure."
+    """Accuracy against confidence of every cell, one line per strength; bins with fewer than five windows are left
+    out. Returns the Figure."""
+
     def draw(ax, cell):
         here, have = _panels(counts, cell, alphas)
         ax.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
         for alpha in have:
             bins = reliability_bins(here, alpha).query("windows >= 5")
-            ax.plot(bins.confidence, bins.accuracy, "o-", color=colour(alpha), markersize=2.5, linewidth=1, label=smoothing(alpha))
+            ax.plot(
+                bins.confidence,
+                bins.accuracy,
+                "o-",
+                color=colour(alpha),
+                markersize=2.5,
+                linewidth=1,
+                label=smoothing(alpha),
+            )
         ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
 
     return _with_legend(cell_grid(cells, draw), "confidence", "accuracy")
@@ -777,24 +1104,24 @@ def histogram_grid(
     quantity: str = "max_conf",  # or "margin", "entropy"
 ):
     "Share of windows by confidence, margin or entropy of every cell, one line per strength. Returns the Figure."
+
     def draw(ax, cell):
         here, have = _panels(counts, cell, alphas)
         for alpha in have:
             share = coarser(here[(here.quantity == quantity) & (here.alpha == alpha)]).groupby("low").n.sum()
-            ax.plot(share.index, share / share.sum(), drawstyle="steps-post", color=colour(alpha), linewidth=1.2, label=smoothing(alpha))
+            ax.plot(
+                share.index,
+                share / share.sum(),
+                drawstyle="steps-post",
+                color=colour(alpha),
+                linewidth=1.2,
+                label=smoothing(alpha),
+            )
         ax.set_yscale("log")
 
     return _with_legend(cell_grid(cells, draw), label(quantity).replace("mean ", ""), "share of windows")
 
-
-def _with_legend(figure, across, up):
-    "Names of the axes and of the strengths, once for all panels."
-    figure.supxlabel(across, fontsize=9)
-    figure.supylabel(up, fontsize=9)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=4, fontsize=8)
-    return figure
-
-
+# %% ../../nbs/07_evidence/08_report.ipynb #ebf92147
 def forest_of(
     found: pd.DataFrame,  # effects of one strength
     measure: str,  # name
@@ -817,7 +1144,10 @@ def all_cells(
     found = found[found.measure.isin(measures)]
     cells = sorted_cells(found)
     have = [name for name in measures if name in set(found.measure)]
-    wide = {c: found.pivot_table(index=CELL, columns="measure", values=c, dropna=False).reindex(cells)[have] for c in ("estimate", "margin")}
+    wide = {
+        c: found.pivot_table(index=CELL, columns="measure", values=c, dropna=False).reindex(cells)[have]
+        for c in ("estimate", "margin")
+    }
     side = pd.Series({name: -1.0 if name in ("accuracy", "f1_macro") else 1.0 for name in have})
     shade = (wide["estimate"] * side / (6 * wide["margin"])).clip(-1, 1)
     texts = wide["estimate"].map(lambda x: signed(x, 3) if x == x else "")
@@ -827,14 +1157,19 @@ def all_cells(
     return figure
 
 # %% ../../nbs/07_evidence/08_report.ipynb #6a188c3e
-MORE = {"accuracy": "ModernTCN profits more in accuracy.", "nll": "ResNet profits more in NLL.", "ece": "ResNet profits more in ECE."}
+MORE = {
+    "accuracy": "ModernTCN profits more in accuracy.",
+    "nll": "ResNet profits more in NLL.",
+    "ece": "ResNet profits more in ECE.",
+}
 
 
 def model_contrasts(
     evidence,  # `har_ls.evidence.judging.Evidence`
     measures: tuple = ("accuracy", "nll", "ece"),
 ) -> pd.DataFrame:
-    "ModernTCN's effect minus ResNet's, one row per dataset, protocol and measure: estimate, low, high (95 %). Nothing where one model is missing."
+    """ModernTCN's effect minus ResNet's, one row per dataset, protocol and measure: estimate, low, high (95 %).
+    Nothing where one model is missing."""
     rows, have = [], set(evidence.cells())
     for dataset, _, protocol in sorted_cells(evidence.found[evidence.found.model == "moderntcn"]):
         if (dataset, "resnet1d", protocol) in have:
@@ -842,17 +1177,21 @@ def model_contrasts(
             for measure in measures:
                 estimate, se, df = evidence.contrast(measure, weights)
                 low, high = bounds(estimate, se, df)
-                rows.append(dict(dataset=dataset, protocol=protocol, measure=measure, estimate=estimate, low=low, high=high))
+                rows.append(
+                    dict(dataset=dataset, protocol=protocol, measure=measure, estimate=estimate, low=low, high=high)
+                )
     return pd.DataFrame(rows, columns=["dataset", "protocol", "measure", "estimate", "low", "high"])
 
-
+# %% ../../nbs/07_evidence/08_report.ipynb #bf00dc1b
 def contrast_figure(
     table: pd.DataFrame,  # from `model_contrasts`
 ):
     "One panel per measure, one line per dataset and protocol. Returns the Figure."
     measures = list(dict.fromkeys(table.measure))
     lines = len(table) // len(measures)
-    figure, axes = plt.subplots(1, len(measures), figsize=(3.1 * len(measures) + 1.6, 0.9 + 0.24 * lines), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(measures), figsize=(3.1 * len(measures) + 1.6, 0.9 + 0.24 * lines), sharey=True, squeeze=False
+    )
     for ax, measure in zip(axes[0], measures):
         rows = table[table.measure == measure].iloc[::-1]
         ax.set_xlim(*reach(rows.estimate, rows.low, rows.high, margin_of(measure, 1.0)))
@@ -861,35 +1200,62 @@ def contrast_figure(
         for y, row in enumerate(rows.itertuples()):
             whisker(ax, y, row.low, row.high, color="0.35", linewidth=1.5)
             ax.plot(row.estimate, y, "D", color="0.2", markersize=4)
-        ax.set(yticks=range(len(rows)), yticklabels=[f"{dataset_name(row.dataset)}, {row.protocol}" for row in rows.itertuples()], xlabel=f"difference in {short(measure)}")
+        ax.set(
+            yticks=range(len(rows)),
+            yticklabels=[f"{dataset_name(row.dataset)}, {row.protocol}" for row in rows.itertuples()],
+            xlabel=f"difference in {short(measure)}",
+        )
         ax.xaxis.set_major_locator(plt.MaxNLocator(4))
         ax.grid(axis="y", visible=False)
     return figure
 
-
+# %% ../../nbs/07_evidence/08_report.ipynb #5a0ad6a6
 def model_means(
     test: pd.DataFrame,  # test part of the metrics
 ) -> pd.DataFrame:
     "Without smoothing: accuracy, NLL, ECE and gap of each model under each protocol, means over datasets. Texts."
     plain = test[(test.alpha == 0) & ~test.dataset.str.startswith("synthetic")]
-    mean = plain.groupby([*CELL])[["accuracy", "nll", "ece", "overconfidence"]].mean().groupby(["protocol", "model"]).agg(["mean", "size"])
+    mean = (
+        plain.groupby([*CELL])[["accuracy", "nll", "ece", "overconfidence"]]
+        .mean()
+        .groupby(["protocol", "model"])
+        .agg(["mean", "size"])
+    )
     rows = []
     for (protocol, model), row in mean.iterrows():
-        rows.append({"split": protocol, "model": model_name(model), "datasets": int(row[("accuracy", "size")])}
-                    | {words: f"{row[(name, 'mean')]:.3f}".replace("-", "\N{MINUS SIGN}") for name, words in (("accuracy", "accuracy"), ("nll", "NLL"), ("ece", "ECE"), ("overconfidence", "gap"))})
+        rows.append(
+            {"split": protocol, "model": model_name(model), "datasets": int(row[("accuracy", "size")])}
+            | {
+                words: f"{row[(name, 'mean')]:.3f}".replace("-", "\N{MINUS SIGN}")
+                for name, words in (("accuracy", "accuracy"), ("nll", "NLL"), ("ece", "ECE"), ("overconfidence", "gap"))
+            }
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/07_evidence/08_report.ipynb #0b6d2f97
-def score_table(
-    rows,  # dictionaries from the judges
+def model_averages(
+    evidence,  # `har_ls.evidence.judging.Evidence`
+    measures: tuple = ("accuracy", "nll", "ece"),
 ) -> pd.DataFrame:
-    "The rows of a scorecard for a page. Texts."
-    lines = []
-    for row in rows:
-        agree = "no results" if not row["cells"] else f"{row['agree']:.0f} of {row['cells']}" if row["agree"] == row["agree"] and row["agree"] is not None else f"{row['cells']} compared"
-        value = f"{signed(row['estimate'], 4)} ({interval(row['low'], row['high'], 4)})" if np.isfinite(row["estimate"]) else ""
-        lines.append({"claim": row["claim"], "verdict": row["verdict"] + (f" ({row['why']})" if row["why"] else ""), "results that point this way": agree, "value": value, "method": row["method"]})
-    return pd.DataFrame(lines)
+    """ModernTCN's effect and ResNet's, means over the datasets that have both, and their difference with its interval:
+    one row per measure and population, with the verdict on `MORE`. Texts. Raises `HarLsError` if a difference is not
+    that of the two numbers beside it."""
+    words = {"above": "supported", "below": "contradicted (the other way)", "undecided": "undecided"}
+    words |= {"equivalent": "contradicted (too small to matter)"}
+    rows = []
+    for measure in measures:
+        found = evidence.of_measure(measure)
+        for population in POPULATIONS:
+            weights = (pooling.model_weights(found, model, population) for model in ("moderntcn", "resnet1d"))
+            row = pooling.contrast(found, *weights)
+            if row["datasets"]:
+                pooling.check_adds_up(pd.DataFrame([row]), "estimate", "first", "second")
+                verdict = words[decided(row["estimate"], row["se"], row["df"], margin_of(measure, 1.0))]
+                numbers = [signed(row[name], 4) for name in ("first", "second", "estimate")]
+                ends = row["reason"] or interval(row["low"], row["high"], 4)
+                rows.append((MORE[measure], population, row["datasets"], *numbers, ends, verdict))
+    columns = ["claim", "tested on", "datasets", "ModernTCN", "ResNet", "difference", "95 % interval", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
 
 # %% ../../nbs/07_evidence/08_report.ipynb #3c1d5c2c
 def claims_table(
@@ -899,7 +1265,9 @@ def claims_table(
     pieces = evidence.pieces[evidence.pieces.alpha == evidence.alpha]
     old = claims.original_effects(original())
     own = {claim.sentence: claims.judge_everywhere(claim, old) for claim in claims.original_claims()}
-    table = pd.DataFrame({"claim": list(own), "in its own table": [f"{row['agree']} of {row['judged']}" for row in own.values()]})
+    table = pd.DataFrame(
+        {"claim": list(own), "in its own table": [f"{row['agree']} of {row['judged']}" for row in own.values()]}
+    )
     judged = 0
     for setting, words in (("as in the original", "splits like its own"), ("new people", "new people")):
         card = claims.scorecard(pieces, evidence.found, setting)
@@ -913,7 +1281,11 @@ def _verdict_text(row):
     "A verdict with what stands behind it."
     if not row.judged:
         return "not measured yet"
-    return row.verdict + (f": {row.why}" if row.why else "") + (f" ({row.agree} of {row.judged} point this way)" if row.view == "every cell" else "")
+    return (
+        row.verdict
+        + (f": {row.why}" if row.why else "")
+        + (f" ({row.agree} of {row.judged} point this way)" if row.view == "every cell" else "")
+    )
 
 # %% ../../nbs/07_evidence/08_report.ipynb #caaea3ca
 def nll_parts(
@@ -929,7 +1301,7 @@ def opposite(
     table: pd.DataFrame,  # from `nll_parts`
 ):
     "Whether wrong windows get a lower NLL and right ones a higher one, in most cells."
-    return by_share(((table.wrong < 0) & (table.right > 0)).mean() if len(table) else np.nan)
+    return by_share((table.wrong < 0) & (table.right > 0))
 
 # %% ../../nbs/07_evidence/08_report.ipynb #8a4ffa8c
 def weaknesses(
@@ -938,28 +1310,48 @@ def weaknesses(
     "What a reader should hold against these results, one sentence each, computed from the tables."
     if results.people.empty:
         return ["Nothing that could be weighed has been published yet."]
-    weak, test = [], results.metrics[results.metrics.part == "test"]
-    people = real(test)
+    weak, people = [], real(results.metrics[results.metrics.part == "test"])
     if people.empty:
         return ["Synthetic data only: none of this is evidence about people."]
+    weak += _half_learnt(results, people)
+    capped = results.runs[results.runs.max_windows.notna()] if "max_windows" in results.runs else results.runs.iloc[:0]
+    if len(capped):
+        weak.append(
+            f"Thinned data: {listing(sorted(map(dataset_name, capped.dataset.unique())))} with at most "
+            f"{int(capped.max_windows.max()):,} windows in each part."
+        )
+    folds = people.groupby(CELL).fold.nunique().reset_index()
+    one = folds[(folds.fold == 1) & (folds.protocol == "subject")]
+    if len(one):
+        weak.append(
+            f"One fold of new people only: {listing(dict.fromkeys(map(dataset_name, one.dataset)))}. One "
+            "fold cannot decide anything about new people."
+        )
+    weak.append(
+        "Windows of one person resemble each other; bands in reliability diagrams take them as independent "
+        "and are too narrow."
+    )
+    return weak
+
+
+def _half_learnt(results, people):
+    "Cells that were not trained to the end, or of which that is not known, in sentences."
+    weak = []
     learnt = training_accuracy(results.metrics)
     untold = people[CELL].drop_duplicates().merge(learnt, on=CELL, how="left")
     poor = untold[untold.undertrained == True]  # noqa: E712 -- may be missing
     if len(poor):
-        weak.append(f"Undertrained: {listing(cell_name(cell) for cell in poor[CELL].itertuples(index=False, name=None))}.")
+        weak.append(
+            f"Undertrained: {listing(cell_name(cell) for cell in poor[CELL].itertuples(index=False, name=None))}."
+        )
     if untold.train_accuracy.isna().any():
-        weak.append(f"How well the training data were learnt is not known for {several(int(untold.train_accuracy.isna().sum()), 'cell')}.")
-    capped = results.runs[results.runs.max_windows.notna()] if "max_windows" in results.runs else results.runs.iloc[:0]
-    if len(capped):
-        weak.append(f"Thinned data: {listing(sorted(map(dataset_name, capped.dataset.unique())))} with at most {int(capped.max_windows.max()):,} windows in each part.")
-    folds = people.groupby(CELL).fold.nunique().reset_index()
-    one = folds[(folds.fold == 1) & (folds.protocol == "subject")]
-    if len(one):
-        weak.append(f"One fold of new people only: {listing(dict.fromkeys(map(dataset_name, one.dataset)))}. One fold cannot decide anything about new people.")
-    weak.append("Windows of one person resemble each other; bands in reliability diagrams take them as independent and are too narrow.")
+        weak.append(
+            "How well the training data were learnt is not known for "
+            f"{several(int(untold.train_accuracy.isna().sum()), 'cell')}."
+        )
     return weak
 
-
+# %% ../../nbs/07_evidence/08_report.ipynb #dbd7a9c2
 def caveats(
     folder: str | Path,  # of the results
     dataset: str,  # name
@@ -973,15 +1365,27 @@ def caveats(
         lines += weaknesses(results)
     return lines or ["Nothing known."]
 
-
+# %% ../../nbs/07_evidence/08_report.ipynb #27c5e58f
 def provenance(
     results: Results,
 ) -> pd.DataFrame:
     "Where the numbers come from, one row per dataset, protocol and model. Texts."
-    table = results.runs.groupby(["label", "protocol", "model"], sort=False).agg(
-        runs=("run", "count"), folds=("fold", "nunique"), data=("data", "first"), code=("code", "first"), version=("har_ls", "first"),
-        hardware=("cpu", "first"), hours=("seconds_train", lambda s: f"{s.sum() / 3600:.2f}"),
-    ).reset_index().rename(columns=dict(label="dataset", data="data fingerprint", code="code fingerprint", hours="hours of training"))
+    table = (
+        results.runs.groupby(["label", "protocol", "model"], sort=False)
+        .agg(
+            runs=("run", "count"),
+            folds=("fold", "nunique"),
+            data=("data", "first"),
+            code=("code", "first"),
+            version=("har_ls", "first"),
+            hardware=("cpu", "first"),
+            hours=("seconds_train", lambda s: f"{s.sum() / 3600:.2f}"),
+        )
+        .reset_index()
+        .rename(
+            columns=dict(label="dataset", data="data fingerprint", code="code fingerprint", hours="hours of training")
+        )
+    )
     table["data fingerprint"] = table["data fingerprint"].astype(str).str[:12]
     table["dataset"], table["model"] = table.dataset.map(dataset_name), table.model.map(model_name)
     return table
@@ -991,7 +1395,8 @@ def report(
     runs_folder: str | Path,  # run folders, or published tables
     out: str | Path,  # folder to write to
 ) -> tuple:
-    "Execute the answer on these results: paths of `answer.ipynb` and `answer.html` in `out`. Raises `HarLsError` if that fails."
+    """Execute the answer on these results: paths of `answer.ipynb` and `answer.html` in `out`. Raises `HarLsError`
+    if that fails."""
     from har_ls.evidence.render import render
 
     html = render("answer", out, dict(runs=str(Path(runs_folder).absolute()), **strengths(runs_folder)))
@@ -1003,11 +1408,16 @@ def dataset_page(
     runs_folder: str | Path,  # run folders, or published tables
     out: str | Path,  # folder to write to
 ) -> Path:
-    "Execute the page of a dataset on these results: `NAME.ipynb` in `out`, whole or not at all; its path. Raises `HarLsError` if that fails."
+    """Execute the page of a dataset on these results: `NAME.ipynb` in `out`, whole or not at all; its path. Raises
+    `HarLsError` if that fails."""
     from har_ls.evidence.render import render
 
     with tempfile.TemporaryDirectory() as aside:
-        render("dataset", aside, dict(runs=str(Path(runs_folder).absolute()), dataset=dataset, alpha=strengths(runs_folder)["alpha"]))
+        render(
+            "dataset",
+            aside,
+            dict(runs=str(Path(runs_folder).absolute()), dataset=dataset, alpha=strengths(runs_folder)["alpha"]),
+        )
         page = nbformat.read(Path(aside) / "dataset.ipynb", 4)
     page.cells[0].source = page.cells[0].source.replace("A dataset of the study", dataset_name(dataset))
     for cell in page.cells:

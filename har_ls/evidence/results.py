@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAIN', 'KEPT', 'ORIGINAL', 'COPIES', 'KEY', 'TABLES', 'MADE_LATER', 'BINS', 'FEWEST_ON_A_PLANE', 'TRAINED', 'Results',
-           'counts', 'coarser', 'confusion', 'main_measures', 'features_on_a_plane', 'dataset_label', 'comparable',
-           'check_same_people', 'usual', 'collect', 'published_tables', 'of_every_length', 'strengths', 'copies',
-           'original', 'digits', 'summary', 'training_accuracy']
+           'counts', 'coarser', 'confusion', 'features_on_a_plane', 'dataset_label', 'comparable', 'check_same_people',
+           'usual', 'collect', 'published_tables', 'of_every_length', 'strengths', 'copies', 'original', 'digits',
+           'summary', 'training_accuracy']
 
 # %% ../../nbs/07_evidence/03_results.ipynb #4b60e6b3
 import json
@@ -22,14 +22,15 @@ from ..runs.ledger import first_difference
 from ..runs.identity import study_notebook
 from ..core import HarLsError
 from ..data.catalog import DATASETS, find, info, verify
-from ..metrics import calibration, classification, confidence, geometry
+from ..metrics import classification, confidence, geometry
 from ..metrics.people import person_sums
 from ..predictions import Predictions, load_predictions
-from .statistics import CELL, leave_one_subject_out
+from .statistics import CELL
 
 # %% ../../nbs/07_evidence/03_results.ipynb #b1352104
-MAIN = ("accuracy", "f1_macro", "nll", "ece", "max_conf", "entropy", "margin", "intra", "inter", "separability")  # of the original study
-KEPT = (*MAIN, "brier", "overconfidence", "ece_true")  # also with one subject left out; ece_true where posteriors are exact
+# of the original study
+MAIN = ("accuracy", "f1_macro", "nll", "ece", "max_conf", "entropy", "margin", "intra", "inter", "separability")
+KEPT = (*MAIN, "brier", "overconfidence", "ece_true")  # those that get effects; ece_true where posteriors are exact
 ORIGINAL = "original_study.csv"  # the tables of the original single-run study
 COPIES = "copies.csv"  # what the archives lacked from which results were published
 KEY = [*CELL, "fold", "alpha", "seed"]  # what makes a training
@@ -40,7 +41,6 @@ class Results:
     "The tables of a study."
 
     metrics: pd.DataFrame  # run, `KEY`, part, and every measure
-    subjects: pd.DataFrame  # `KEY`, part (test), `KEPT`, subject, n
     counts: pd.DataFrame  # `KEY`, and what `counts` gives, for the test part
     points: pd.DataFrame  # `KEY`, x, y, label
     runs: pd.DataFrame  # one row per run: name, spec, data, code, versions, hardware, seconds
@@ -60,8 +60,10 @@ BINS = 30  # of equal width; two together are one of the 15 bins of the ECE
 def counts(
     predictions: Predictions,  # of one part
 ) -> pd.DataFrame:
-    """Windows counted by confidence, by margin and by entropy: alpha, seed, quantity (`max_conf`, `margin`, `entropy`), bin, low and high (its edges),
-    n (windows), total (sum of the quantity), right (correct windows). Entropy is cut between 0 and log K nats. Bins are open below."""
+    """Windows counted by confidence, by margin and by entropy: alpha, seed, quantity (`max_conf`, `margin`, `entropy`),
+    bin, low and high (its edges),
+    n (windows), total (sum of the quantity), right (correct windows). Entropy is cut between 0 and log K nats. Bins are
+    open below."""
     values = confidence.per_window(predictions)
     correct, tables = values["correct"], []
     for quantity, top in (("max_conf", 1.0), ("margin", 1.0), ("entropy", np.log(predictions.logits.shape[-1]))):
@@ -94,22 +96,10 @@ def confusion(
     for r, (alpha, seed) in enumerate(zip(predictions.alphas, predictions.seeds)):
         n = np.bincount(predictions.y * classes + said[r], minlength=classes**2)
         pairs = np.flatnonzero(n)
-        tables.append(pd.DataFrame(dict(alpha=alpha, seed=seed, true=pairs // classes, predicted=pairs % classes, n=n[pairs])))
+        tables.append(
+            pd.DataFrame(dict(alpha=alpha, seed=seed, true=pairs // classes, predicted=pairs % classes, n=n[pairs]))
+        )
     return pd.concat(tables, ignore_index=True)
-
-# %% ../../nbs/07_evidence/03_results.ipynb #0fb61c1f
-def main_measures(
-    predictions: Predictions,  # of one part
-) -> pd.DataFrame:
-    "The measures `KEPT` only, which are quick: one row per replica with alpha, seed and part. The same numbers as in `har_ls.metrics.table`."
-    values = {
-        "accuracy": classification.accuracy(predictions), "f1_macro": classification.f1_macro(predictions),
-        "ece": calibration.ece(*calibration.top_label(predictions)), **confidence.measures(predictions),
-        **geometry.distances(geometry.Clusters(predictions)),
-        **calibration.against_truth(predictions),
-    }
-    frame = pd.DataFrame({name: values[name] for name in KEPT})
-    return frame.assign(alpha=predictions.alphas, seed=predictions.seeds, part=predictions.part)
 
 # %% ../../nbs/07_evidence/03_results.ipynb #ef006f5b
 FEWEST_ON_A_PLANE = 40  # windows; a plane of fewer shows nothing
@@ -120,7 +110,8 @@ def features_on_a_plane(
     replica: int,  # which training
     windows: int = 800,  # at most so many, chosen at random
 ) -> pd.DataFrame:
-    "t-SNE of a training's features: x, y and label of each window; no rows for fewer than `FEWEST_ON_A_PLANE` windows. Always the same for the same input."
+    """t-SNE of a training's features: x, y and label of each window; no rows for fewer than `FEWEST_ON_A_PLANE`
+    windows. Always the same for the same input."""
     if len(predictions.y) < FEWEST_ON_A_PLANE:
         return pd.DataFrame(columns=["x", "y", "label"], dtype=float)
     chosen = np.sort(np.random.default_rng(0).permutation(len(predictions.y))[:windows])
@@ -133,19 +124,24 @@ def dataset_label(
     options: dict,  # of its generator or reader
 ) -> str:
     "The dataset's name with its options, as in `synthetic (label_noise=0.1)`."
-    return f"{dataset} ({', '.join(f'{key}={value}' for key, value in sorted(options.items()))})" if options else dataset
+    return (
+        f"{dataset} ({', '.join(f'{key}={value}' for key, value in sorted(options.items()))})" if options else dataset
+    )
 
 
 def comparable(
     about: pd.DataFrame,  # from `har_ls.runs.folder.specs`
 ) -> pd.DataFrame:
-    """The runs that belong together: in every cell only those with the settings, data and code of the run finished last. Adds the column label.
+    """The runs that belong together: in every cell only those with the settings, data and code of the run finished
+    last. Adds the column label.
 
     Raises `HarLsError`, with names, if the same fold of the same split is divided differently in two of them."""
     about = about[about["latest"]].copy()
     about["label"] = [dataset_label(name, options) for name, options in zip(about["dataset"], about["options"])]
     about = about[usual(about)]
-    about["version"] = list(map(str, zip(*(about[name] for name in ("folds", "epochs", "max_windows", "data", "code")))))
+    about["version"] = list(
+        map(str, zip(*(about[name] for name in ("folds", "epochs", "max_windows", "data", "code"))))
+    )
     about = about.sort_values("finished", kind="stable")
     newest = about.groupby(["label", "model", "protocol"])["version"].transform("last")
     about = about[about["version"] == newest].drop(columns="version").sort_values("run", ignore_index=True)
@@ -156,17 +152,24 @@ def comparable(
 def check_same_people(
     about: pd.DataFrame,  # runs with their label; where they say so: division (a digest) and people (of the test part)
 ):
-    "Raise `HarLsError` if two runs of a fold do not share their windows and people: their difference would not be due to smoothing."
+    """Raise `HarLsError` if two runs of a fold do not share their windows and people: their difference would not be
+    due to smoothing."""
     columns = tuple(name for name in ("division", "people") if name in about)
-    if found := first_difference(about.astype({"folds": str}), ["label", "protocol", "fold", "folds", "max_windows"], columns):
+    if found := first_difference(
+        about.astype({"folds": str}), ["label", "protocol", "fold", "folds", "max_windows"], columns
+    ):
         one, other, column = found
-        raise HarLsError(f"{one} and {other} cannot be compared: their {column} differs; run one of them again with the data of the other")
+        raise HarLsError(
+            f"{one} and {other} cannot be compared: their {column} differs; run one of them again with the "
+            "data of the other"
+        )
 
 
 def usual(
     table: pd.DataFrame,  # perhaps with the columns objective and epoch_factor
 ) -> pd.Series:
-    "Which rows are trainings with smoothing, as long as the recipe says: what the study is about unless it says otherwise."
+    """Which rows are trainings with smoothing, as long as the recipe says: what the study is about unless it says
+    otherwise."""
     plain = pd.Series(True, table.index)
     for name, value in (("objective", "smoothing"), ("epoch_factor", 1)):
         if name in table:
@@ -188,7 +191,11 @@ def collect(
     about = comparable(everything)
     metrics = _metrics(folder, about)
     made = _from_predictions(about, metrics, pictured)
-    about = about.assign(superseded=len(everything) - len(about), options=about["options"].map(json.dumps), seeds=about["seeds"].map(list))
+    about = about.assign(
+        superseded=len(everything) - len(about),
+        options=about["options"].map(json.dumps),
+        seeds=about["seeds"].map(list),
+    )
     about["folds"] = about["folds"].astype(str)
     return Results(metrics=metrics, runs=about.drop(columns=["path", "latest"]), **made)
 
@@ -205,7 +212,11 @@ def _as_published(folder):
     tables = {}
     for name in TABLES:
         file = folder / f"{name}.parquet"
-        table = pd.DataFrame(columns=MADE_LATER[name]) if name in MADE_LATER and not file.is_file() else pd.read_parquet(file)
+        table = (
+            pd.DataFrame(columns=MADE_LATER[name])
+            if name in MADE_LATER and not file.is_file()
+            else pd.read_parquet(file)
+        )
         tables[name] = table[usual(table)].reset_index(drop=True)
     return Results(**tables)
 
@@ -217,13 +228,18 @@ def _metrics(folder, about):
     metrics["dataset"] = metrics["run"].map(dict(zip(about["run"], about["label"])))
     order = metrics["run"].map(dict(zip(about["run"], about["finished"])))
     key = [*KEY, "part"]
-    return metrics.loc[order.sort_values(kind="stable").index].drop_duplicates(key, keep="last").sort_values(key, ignore_index=True)
+    return (
+        metrics.loc[order.sort_values(kind="stable").index]
+        .drop_duplicates(key, keep="last")
+        .sort_values(key, ignore_index=True)
+    )
 
 # %% ../../nbs/07_evidence/03_results.ipynb #5718fe3d
 def of_every_length(
     folder: str | Path,  # runs at any depth, or published tables
 ) -> pd.DataFrame:
-    "The metrics of all trainings with smoothing, however long: one row per training and part, with the column epoch_factor (times the recipe's epochs). No rows where nothing was varied."
+    """The metrics of all trainings with smoothing, however long: one row per training and part, with the column
+    epoch_factor (times the recipe's epochs). No rows where nothing was varied."""
     tables = published_tables(Path(folder))
     metrics = pd.read_parquet(tables / "metrics.parquet") if tables else runs.load(folder)
     if "objective" not in metrics or "epoch_factor" not in metrics:
@@ -236,34 +252,37 @@ def strengths(
     main: float = 0.01,  # the strength to speak of
     strong: float = 0.1,  # the strong one
 ) -> dict:
-    "The strengths for pages on these results, `alpha` and `strong`: as wished, or, where no training has them, the smallest and the largest above zero."
+    """The strengths for pages on these results, `alpha` and `strong`: as wished, or, where no training has them, the
+    smallest and the largest above zero."""
     tables = published_tables(Path(folder))
     metrics = pd.read_parquet(tables / "metrics.parquet", columns=["alpha"]) if tables else runs.load(folder)
     have = sorted(float(alpha) for alpha in metrics["alpha"].unique() if alpha > 0) if len(metrics) else []
-    return dict(alpha=main if main in have or not have else have[0], strong=strong if strong in have or not have else have[-1])
+    return dict(
+        alpha=main if main in have or not have else have[0], strong=strong if strong in have or not have else have[-1]
+    )
 
 # %% ../../nbs/07_evidence/03_results.ipynb #769654bf
 def _from_predictions(about, metrics, pictured):
     "The tables that are made from the predictions of the test part."
-    tables = {name: [] for name in ("subjects", "counts", "people", "classes", "points")}
+    tables = {name: [] for name in ("counts", "people", "classes", "points")}
     first = metrics.groupby(CELL)[["fold", "seed"]].min()
     for run in tqdm(about.itertuples(), total=len(about), desc="reading runs", leave=False, disable=None):
         parts = load_predictions(Path(run.path) / "predictions.npz")
         if "test" not in parts:
             continue
-        test, cell = parts["test"], dict(run=run.run, dataset=run.label, model=run.model, protocol=run.protocol, fold=run.fold)
-        made = dict(
-            subjects=leave_one_subject_out(test, main_measures), counts=counts(test), people=person_sums(test, parts.get("validation")),
-            classes=confusion(test),
+        test, cell = (
+            parts["test"],
+            dict(run=run.run, dataset=run.label, model=run.model, protocol=run.protocol, fold=run.fold),
         )
+        made = dict(counts=counts(test), people=person_sums(test, parts.get("validation")), classes=confusion(test))
         fold, seed = first.loc[(run.label, run.model, run.protocol)]
         shown = np.flatnonzero((test.seeds == seed) & np.isin(test.alphas, pictured)) if run.fold == fold else ()
         made |= {f"points {r}": features_on_a_plane(test, r).assign(alpha=test.alphas[r], seed=seed) for r in shown}
         for name, table in made.items():
             tables[name.split()[0]].append(table.assign(**cell))
     keep = metrics[["run", "alpha", "seed"]].drop_duplicates()
-    columns = dict(subjects=[*KEY, "part", "subject", "n", *KEPT], counts=[*KEY, "quantity", "bin", "low", "high", "n", "total", "right"],
-                   points=[*KEY, "x", "y", "label"], **MADE_LATER)
+    bins = [*KEY, "quantity", "bin", "low", "high", "n", "total", "right"]
+    columns = dict(counts=bins, points=[*KEY, "x", "y", "label"], **MADE_LATER)
     return {name: _joined(some, columns[name], keep) for name, some in tables.items()}
 
 
@@ -300,16 +319,26 @@ def summary(
     measures: tuple = MAIN,  # names; those that the table lacks are left out
     part: str = "test",  # part of the data
 ) -> pd.DataFrame:
-    """Dataset, protocol, model, alpha, folds and seeds, then one text per measure: mean, and after ± the standard deviation over seeds
+    """Dataset, protocol, model, alpha, folds and seeds, then one text per measure: mean, and after ± the standard
+    deviation over seeds
     of the mean over folds."""
     table = table[table["part"] == part]
     rows = []
     for (dataset, protocol, model, alpha), group in table.groupby(["dataset", "protocol", "model", "alpha"]):
-        row = dict(dataset=dataset, protocol=protocol, model=model, alpha=alpha, folds=group.fold.nunique(), seeds=group.seed.nunique())
+        row = dict(
+            dataset=dataset,
+            protocol=protocol,
+            model=model,
+            alpha=alpha,
+            folds=group.fold.nunique(),
+            seeds=group.seed.nunique(),
+        )
         for name in measures:
             if name in group:
                 by_seed = group.groupby("seed")[name].mean()
-                row[name] = f"{by_seed.mean():.{digits(name)}f}" + (f" ± {by_seed.std():.{digits(name)}f}" if len(by_seed) > 1 else "")
+                row[name] = f"{by_seed.mean():.{digits(name)}f}" + (
+                    f" ± {by_seed.std():.{digits(name)}f}" if len(by_seed) > 1 else ""
+                )
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -320,7 +349,8 @@ TRAINED = 0.98  # training accuracy without smoothing below this: undertrained
 def training_accuracy(
     metrics: pd.DataFrame,  # `Results.metrics`
 ) -> pd.DataFrame:
-    "Mean training accuracy without smoothing and `undertrained`, one row per cell that has it: `CELL`, train_accuracy, undertrained."
+    """Mean training accuracy without smoothing and `undertrained`, one row per cell that has it: `CELL`,
+    train_accuracy, undertrained."""
     plain = metrics[metrics.alpha == 0]
     column = "train_accuracy"
     if column in plain:

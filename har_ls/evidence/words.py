@@ -55,7 +55,9 @@ def label(
 ) -> str:
     "What a measure is called on an axis, with its unit."
     known = MEASURES.get(measure)
-    return measure.replace("_", " ") if known is None else f"{known.label} ({known.unit})" if known.unit else known.label
+    return (
+        measure.replace("_", " ") if known is None else f"{known.label} ({known.unit})" if known.unit else known.label
+    )
 
 
 def short(
@@ -114,7 +116,8 @@ def mean_and_spread(
     values,  # numbers, one per seed
     measure: str,  # name
 ) -> str:
-    "Mean ± standard deviation, with the measure's decimals; the mean alone where there is one number; nothing where there is none."
+    """Mean ± standard deviation, with the measure's decimals; the mean alone where there is one number; nothing
+    where there is none."""
     values = [value for value in values if value == value]
     if not values:
         return ""
@@ -138,10 +141,13 @@ def among(
     n: int,  # of how many
     noun: str = "cell",  # singular
 ) -> str:
-    "Where something holds: `in none of 3 cells`, `in 2 of 3 cells`, `in both cells`, `in all 3 cells`, `in the only cell`, `not in the only cell`."
+    """Where something holds: `in none of 3 cells`, `in 2 of 3 cells`, `in both cells`, `in all 3 cells`, `in the
+    only cell`, `not in the only cell`."""
     if n == 1:
         return f"in the only {noun}" if k else f"not in the only {noun}"
-    return f"in both {noun}s" if k == n == 2 else f"in all {n} {noun}s" if k == n else f"in {k or 'none'} of {n} {noun}s"
+    return (
+        f"in both {noun}s" if k == n == 2 else f"in all {n} {noun}s" if k == n else f"in {k or 'none'} of {n} {noun}s"
+    )
 
 
 def listing(
@@ -156,8 +162,9 @@ def listing(
 def say(
     *sentences: str,  # Markdown; joined to one paragraph
 ):
-    "Display sentences as a paragraph."
-    display(Markdown(" ".join(sentence for sentence in sentences if sentence)))
+    "Display sentences as a paragraph; nothing if all of them are empty."
+    if any(sentences):
+        display(Markdown(" ".join(sentence for sentence in sentences if sentence)))
 
 
 def finding(
@@ -166,16 +173,20 @@ def finding(
     holds,  # True, False, "undecided", or None where it was not measured
     published: bool = True,  # whether these are the study's published results
 ):
-    "Display the paragraph if the tables say so, else what they do say. Raises `HarLsError` if published tables refute it."
+    """Display the paragraph if the tables say so, else what they do say. Raises `HarLsError` if published tables
+    refute it."""
     question = f"*{question}*"
     if holds is None:
         return say(f"**Not measured yet.** {question}")
     if isinstance(holds, str):
-        return say(f"**Not decided yet.** {question} The results published so far allow both answers.")
+        return say(f"**Not decided yet.** {question} The results published so far do not decide it.")
     if holds:
         return say(words)
     if published:
-        raise HarLsError(f"the published tables refute a paragraph of this page; write it anew. It answers {question} and begins: {words[:80]}")
+        raise HarLsError(
+            f"the published tables refute a paragraph of this page; write it anew. It answers {question} "
+            f"and begins: {words[:80]}"
+        )
     say(f"**These results say otherwise** than the published ones. {question}")
 
 # %% ../../nbs/07_evidence/04_words.ipynb #3e968770
@@ -185,7 +196,8 @@ def reading(
     published: bool = True,  # whether these are the study's published results
     **words: str,  # verdict -> paragraph, in Markdown
 ):
-    "Display the paragraph that was written for this verdict, else as `finding` does. Raises `HarLsError` if published tables have a verdict without a paragraph."
+    """Display the paragraph that was written for this verdict, else as `finding` does. Raises `HarLsError` if
+    published tables have a verdict without a paragraph."""
     if verdict in words:
         return say(words[verdict])
     finding(question, next(iter(words.values())), decided(verdict, *words), published)

@@ -177,3 +177,11 @@ def test_what_is_no_confidence_is_refused(function, sure, right, words):
         function(np.array(sure, float), np.array(right, bool))
     with pytest.raises(HarLsError, match="np.asarray"):
         function([0.5, 0.9], [True, False])
+
+
+def test_what_is_not_a_number_is_no_evidence():
+    nan = np.nan
+    assert all(np.isnan(statistics.p_value(*values)) for values in ((nan, 0.0, 3), (0.1, nan, 3), (0.1, 0.1, nan), (nan, nan, nan)))
+    assert statistics.p_value(0.0, 0.0, 3) == 1 and statistics.p_value(0.1, 0.0, 3) == 0
+    assert np.isnan(statistics.holm([nan, nan])).all() and statistics.holm([nan, 0.01])[1] == 0.01
+    assert statistics.decided(nan, nan, nan, 0.005) == statistics.position(nan, 1.0, 0.005) == "undecided"

@@ -12,8 +12,8 @@ __all__ = ['PROTOCOLS', 'POPULATIONS', 'WAYS', 'INSIDE', 'RECORDED', 'MORE', 'of
            'cells_table', 'named', 'trained_table', 'gains', 'mostly', 'no_worse', 'grows_with_length', 'follows_gap',
            'prediction_score', 'differs', 'grows_with_strength', 'found_at', 'chosen_pair', 'reliability_figure',
            'cell_grid', 'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells', 'model_contrasts',
-           'contrast_figure', 'model_means', 'model_averages', 'claims_table', 'nll_parts', 'opposite', 'weaknesses',
-           'caveats', 'provenance', 'report', 'dataset_page']
+           'contrast_figure', 'model_means', 'model_averages', 'claims_table', 'nll_parts', 'opposite', 'unfinished',
+           'weaknesses', 'caveats', 'provenance', 'report', 'dataset_page']
 
 # %% ../../nbs/07_evidence/08_report.ipynb #22b3cf41
 import tempfile
@@ -1303,6 +1303,26 @@ def opposite(
     "Whether wrong windows get a lower NLL and right ones a higher one, in most cells."
     return by_share((table.wrong < 0) & (table.right > 0))
 
+# %% ../../nbs/07_evidence/08_report.ipynb #a15ca0d7
+def unfinished(
+    metrics: pd.DataFrame,  # one row per training and part
+) -> list:
+    "Folds that lack a strength which their cell has in others, a sentence per cell. Such a fold is in no comparison."
+    lines = []
+    for cell, rows in metrics.groupby(CELL):
+        have = rows.groupby("fold").alpha.agg(set)
+        every = set().union(*have)
+        lacks = [
+            f"fold {fold} lacks {listing(smoothing(alpha) for alpha in sorted(every - some))}"
+            for fold, some in have.items()
+            if every - some
+        ]
+        if lacks:
+            lines.append(
+                f"Unfinished: {cell_name(cell)}: {listing(lacks)}; differences come from the folds that have both."
+            )
+    return lines
+
 # %% ../../nbs/07_evidence/08_report.ipynb #8a4ffa8c
 def weaknesses(
     results: Results,
@@ -1320,6 +1340,7 @@ def weaknesses(
             f"Thinned data: {listing(sorted(map(dataset_name, capped.dataset.unique())))} with at most "
             f"{int(capped.max_windows.max()):,} windows in each part."
         )
+    weak += unfinished(people)
     folds = people.groupby(CELL).fold.nunique().reset_index()
     one = folds[(folds.fold == 1) & (folds.protocol == "subject")]
     if len(one):

@@ -345,7 +345,13 @@ def say_understood(dataset, data, options):
     from har_ls.data.catalog import load, understood
     from har_ls.runs.identity import data_path
 
-    print("\n".join(understood(load(data_path(dataset, data), data, **dict(options)))), end="\n\n", flush=True)
+    windows = load(data_path(dataset, data), data, **dict(options))
+    print("\n".join(understood(windows)), end="\n\n", flush=True)
+    if len(windows.activities) < 2:
+        raise HarLsError(
+            f"{dataset}: one activity, {windows.activities[0]!r}; a model learns to tell activities apart, so it takes "
+            "two. Is it the right column for activity?"
+        )
 
 # %% ../nbs/09_underneath/05_cli.ipynb #c4f331c7
 def do_run(args):

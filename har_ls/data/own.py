@@ -644,9 +644,10 @@ def choose_channels(
             if name not in channels:
                 said.setdefault(why, {})[name] = None
     if not channels:
+        left = some(f"{c} ({why})" for why in said for c in said[why])
         raise HarLsError(
-            f"{pieces[0].path}: no column of numbers is left for the channels; left out: "
-            f"{some(f'{c} ({why})' for why in said for c in said[why])}"
+            f"{pieces[0].path}: no column of numbers is left for the channels; left out: {left or 'none'}. "
+            "Give the table a column for each sensor channel"
         )
     same = np.concatenate([np.r_[False, apart(one.who, one.activity, one.session)][: len(one)] for one in pieces])[1:]
     doubts = {name: suspicion(np.concatenate([one.signals[name] for one in pieces]), same) for name in channels}

@@ -12,8 +12,8 @@ __all__ = ['PROTOCOLS', 'POPULATIONS', 'WAYS', 'INSIDE', 'RECORDED', 'MORE', 'of
            'cells_table', 'named', 'trained_table', 'gains', 'mostly', 'no_worse', 'grows_with_length', 'follows_gap',
            'prediction_score', 'differs', 'grows_with_strength', 'found_at', 'chosen_pair', 'reliability_figure',
            'cell_grid', 'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells', 'model_contrasts',
-           'contrast_figure', 'model_means', 'model_averages', 'claims_table', 'nll_parts', 'opposite', 'weaknesses',
-           'caveats', 'provenance', 'report', 'dataset_page']
+           'contrast_figure', 'model_means', 'model_averages', 'claims_table', 'nll_parts', 'opposite', 'unfinished',
+           'weaknesses', 'caveats', 'provenance', 'report', 'dataset_page']
 
 # %% ../../nbs/07_evidence/08_report.ipynb #22b3cf41
 import tempfile
@@ -833,11 +833,24 @@ def standing(
     names = [dataset_name(name) for name in dict.fromkeys(cell[0] for cell in sorted_cells(real(evidence.effects)))]
     if not names or ("low" in pooled and pooled.low.notna().any()):
         return ""
+    cells = [_cell_sentence(cell, in_cell(evidence.found, cell)) for cell in sorted_cells(real(evidence.found))]
     return (
         f"**{several(len(names), 'dataset is', 'datasets are')} published so far: {listing(names)}.** A "
         "sentence about datasets in general needs "
-        f"{pooling.FEWEST_DATASETS}; until then every cell speaks for itself."
+        f"{pooling.FEWEST_DATASETS}; until then every cell speaks for itself. {' '.join(cells)}"
     )
+
+
+def _cell_sentence(cell, found):
+    "What a cell says of the endpoints."
+    word = found[found.measure.isin(ENDPOINTS)].set_index("measure").verdict
+    kinds = dict(helps="improves", hurts="worsens", equivalent="leaves alone", undecided="leaves undecided")
+    told = [
+        f"{verb} {listing(map(short, word.index[word == verdict]))}"
+        for verdict, verb in kinds.items()
+        if (word == verdict).any()
+    ]
+    return f"{cell_name(cell)}: smoothing with α = {found.alpha.iloc[0]:g} {listing(told)}."
 
 
 def cells_table(
@@ -1304,6 +1317,26 @@ def opposite(
     "Whether wrong windows get a lower NLL and right ones a higher one, in most cells."
     return by_share((table.wrong < 0) & (table.right > 0))
 
+# %% ../../nbs/07_evidence/08_report.ipynb #a15ca0d7
+def unfinished(
+    metrics: pd.DataFrame,  # one row per training and part
+) -> list:
+    "Folds that lack a strength which their cell has in others, a sentence per cell. Such a fold is in no comparison."
+    lines = []
+    for cell, rows in metrics.groupby(CELL):
+        have = rows.groupby("fold").alpha.agg(set)
+        every = set().union(*have)
+        lacks = [
+            f"fold {fold} lacks {listing(smoothing(alpha) for alpha in sorted(every - some))}"
+            for fold, some in have.items()
+            if every - some
+        ]
+        if lacks:
+            lines.append(
+                f"Unfinished: {cell_name(cell)}: {listing(lacks)}; differences come from the folds that have both."
+            )
+    return lines
+
 # %% ../../nbs/07_evidence/08_report.ipynb #8a4ffa8c
 def weaknesses(
     results: Results,
@@ -1321,6 +1354,7 @@ def weaknesses(
             f"Thinned data: {listing(sorted(map(dataset_name, capped.dataset.unique())))} with at most "
             f"{int(capped.max_windows.max()):,} windows in each part."
         )
+    weak += unfinished(people)
     folds = people.groupby(CELL).fold.nunique().reset_index()
     one = folds[(folds.fold == 1) & (folds.protocol == "subject")]
     if len(one):

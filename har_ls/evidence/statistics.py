@@ -57,7 +57,10 @@ def p_value(
     se: float,  # its standard error
     df: float,  # degrees of freedom
 ) -> float:
-    "Two-sided p value that the truth is zero; without a spread it is 1 for an estimate of zero and 0 otherwise."
+    """Two-sided p value that the truth is zero; without a spread it is 1 for an estimate of zero and 0 otherwise. NaN
+    where something is not a number."""
+    if np.isnan(estimate) or np.isnan(se):
+        return np.nan
     if se == 0:
         return float(estimate == 0)
     return float(2 * stats.t.sf(abs(estimate) / se, df))

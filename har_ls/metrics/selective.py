@@ -9,7 +9,7 @@ __all__ = ['NORMS', 'risk_curve', 'curve_measures', 'pnorm_scores', 'choose_norm
 import numpy as np
 
 from .calibration import top_label
-from .classification import check_finite, check_judged, predicted_class
+from .classification import check_finite, check_judged, predicted_class  # noqa: F401
 from ..predictions import Predictions
 
 # %% ../../nbs/05_metrics/04_selective.ipynb #015afe61

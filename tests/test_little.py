@@ -12,7 +12,7 @@ import har_ls.metrics
 from har_ls.core import HarLsError
 from har_ls.evidence import statistics
 from har_ls.evidence.statistics import CELL
-from har_ls.metrics import calibration, selective
+from har_ls.metrics import calibration, confidence, selective
 from har_ls.metrics.geometry import Clusters
 from har_ls.predictions import Predictions
 
@@ -84,6 +84,14 @@ def test_a_value_or_a_sentence(function, n):
             assert len(str(error)) > 20
         else:
             assert value is not None or function.__name__.startswith("check_")
+
+
+def test_no_class_is_refused():
+    for function in (confidence.log_probabilities, selective.pnorm_scores):
+        for shape in ((2, 0), (0,), ()):
+            with pytest.raises(HarLsError, match="at least one class"):
+                function(np.zeros(shape))
+        assert np.isfinite(function(np.zeros((0, 3)))).all()
 
 
 def test_two_windows_by_hand():

@@ -1,7 +1,9 @@
 """Draw the plan of the house from the code's own imports, as nbs/house.svg.
 
-`--check` writes nothing; it fails when the picture is not that of the code, or when an import runs against the reading order.
+`--check` writes nothing; it fails when the picture is not that of the code, or when an import runs against the reading
+order.
 """
+
 import ast
 import html
 import sys
@@ -11,8 +13,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE, PICTURE = ROOT / "har_ls", ROOT / "nbs" / "house.svg"
 CHAPTERS = {  # folder of notebooks -> the modules that it exports, by the first part of their names
-    "01_loss": ("loss",), "02_data": ("data",), "03_models": ("models",), "04_training": ("predictions", "recipes", "training", "search"),
-    "05_metrics": ("metrics",), "06_runs": ("runs",), "07_evidence": ("evidence",), "08_paper": ("paper",),
+    "01_loss": ("loss",),
+    "02_data": ("data",),
+    "03_models": ("models",),
+    "04_training": ("predictions", "recipes", "training", "search"),
+    "05_metrics": ("metrics",),
+    "06_runs": ("runs",),
+    "07_evidence": ("evidence",),
+    "08_paper": ("paper",),
 }
 TOP = ("cli", "bench", "reading_speed")  # these stand on everything
 WIDTH, GAP, LINE, TITLE = 128, 12, 15, 24
@@ -48,7 +56,9 @@ def imports(name: str, path: Path, known) -> set:
 def chapter(name: str) -> str:
     "The chapter of a module."
     first = name.partition(".")[0]
-    return next((folder for folder, roots in CHAPTERS.items() if first in roots), "on top" if first in TOP else "09_underneath")
+    return next(
+        (folder for folder, roots in CHAPTERS.items() if first in roots), "on top" if first in TOP else "09_underneath"
+    )
 
 
 def rank(folder: str) -> int:
@@ -70,8 +80,14 @@ def box(x, y, title, rooms, width=WIDTH, across=1):
     "A chapter: a frame with its title and its rooms."
     rows = -(-len(rooms) // across)
     height = TITLE + 8 + rows * LINE
-    parts = [f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="4" class="frame"/>', text(x + 8, y + 17, title, "title")]
-    parts += [text(x + 8 + (i % across) * width // across, y + TITLE + 12 + i // across * LINE, room) for i, room in enumerate(rooms)]
+    parts = [
+        f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="4" class="frame"/>',
+        text(x + 8, y + 17, title, "title"),
+    ]
+    parts += [
+        text(x + 8 + (i % across) * width // across, y + TITLE + 12 + i // across * LINE, room)
+        for i, room in enumerate(rooms)
+    ]
     return height, parts
 
 
@@ -79,7 +95,8 @@ def arc(a, b, n, top, wrong):
     "An arrow from the chapter that imports to the one it imports, as wide as there are imports."
     rise = 18 + 13 * abs(a - b) / (WIDTH + GAP)
     kind = "wrong" if wrong else "arc"
-    return f'<path d="M{a} {top} C{a} {top - rise} {b} {top - rise} {b} {top}" class="{kind}" stroke-width="{min(1 + n / 6, 6):.1f}"/>'
+    path, wide = f"M{a} {top} C{a} {top - rise} {b} {top - rise} {b} {top}", min(1 + n / 6, 6)
+    return f'<path d="{path}" class="{kind}" stroke-width="{wide:.1f}"/>'
 
 
 def draw() -> str:
@@ -106,16 +123,33 @@ def draw() -> str:
         for (a, b), n in arrows.items()
         if {a, b} <= place.keys()
     ]
-    parts += [arc(a, b, n, top, wrong) for wrong, a, b, n in sorted(between)]  # what runs the wrong way is drawn last, and red
-    ground, drawn = box(10, top + lowest + 24, "09_underneath: what everything stands on", rooms["09_underneath"], total, 8)
+    parts += [
+        arc(a, b, n, top, wrong) for wrong, a, b, n in sorted(between)
+    ]  # what runs the wrong way is drawn last, and red
+    ground, drawn = box(
+        10, top + lowest + 24, "09_underneath: what everything stands on", rooms["09_underneath"], total, 8
+    )
     parts += drawn
     style = (
-        ".frame{fill:#f6f8fa;stroke:#57606a}.title{font-weight:600}text{font-family:system-ui,sans-serif;font-size:12px;fill:#1f2328}"
+        """.frame{fill:#f6f8fa;stroke:#57606a}.title{font-weight:600}text{font-family:system-ui,sans-serif;font-
+        size:12px;fill:#1f2328}"""
         ".room{font-size:11px}.arc{fill:none;stroke:#0969da;opacity:.45}.wrong{fill:none;stroke:#cf222e}"
     )
     height = top + lowest + ground + 34
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total + 20} {height}" width="{total + 20}" height="{height}" role="img">'
-    return "\n".join([head, f"<style>{style}</style>", f'<rect width="{total + 20}" height="{height}" fill="#ffffff"/>', *parts, "</svg>"]) + "\n"
+    size = f'viewBox="0 0 {total + 20} {height}" width="{total + 20}" height="{height}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
+    return (
+        "\n".join(
+            [
+                head,
+                f"<style>{style}</style>",
+                f'<rect width="{total + 20}" height="{height}" fill="#ffffff"/>',
+                *parts,
+                "</svg>",
+            ]
+        )
+        + "\n"
+    )
 
 
 def main() -> int:
@@ -127,7 +161,10 @@ def main() -> int:
         return 1
     wrong = against(modules())
     for a, b in wrong:
-        print(f"har_ls.{a} ({chapter(a)}) imports har_ls.{b} ({chapter(b)}), which is read later: move what it needs", file=sys.stderr)
+        print(
+            f"har_ls.{a} ({chapter(a)}) imports har_ls.{b} ({chapter(b)}), which is read later: move what it needs",
+            file=sys.stderr,
+        )
     return 1 if wrong else 0
 
 

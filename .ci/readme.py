@@ -1,4 +1,6 @@
-"""Render nbs/index.ipynb as README.md, and its picture as nbs/answer.svg, without Quarto. `--check` writes nothing and fails when they differ."""
+"""Render nbs/index.ipynb as README.md, and its picture as nbs/answer.svg, without Quarto. `--check` writes nothing
+and fails when they differ."""
+
 import base64
 import html
 import json
@@ -8,7 +10,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTE = "<!-- Written from nbs/index.ipynb by `make export`. Edit the notebook. -->\n\n"
-PICTURE = re.compile(r'<img src="data:image/svg\+xml;base64,([^"]+)" alt="([^"]*)".*?>(?:<figcaption>(.*?)</figcaption>)?', re.S)
+PICTURE = re.compile(
+    r'<img src="data:image/svg\+xml;base64,([^"]+)" alt="([^"]*)".*?>(?:<figcaption>(.*?)</figcaption>)?', re.S
+)
 
 
 def into_nbs(text: str) -> str:
@@ -17,7 +21,8 @@ def into_nbs(text: str) -> str:
 
 
 def render(notebook: Path) -> dict:  # path -> content
-    """Markdown cells as they are, code cells and their printed text fenced, Markdown outputs as they are, a picture as a file; links lead into nbs/."""
+    """Markdown cells as they are, code cells and their printed text fenced, Markdown outputs as they are, a picture
+    as a file; links lead into nbs/."""
     parts, files = [], {}
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
@@ -31,7 +36,9 @@ def render(notebook: Path) -> dict:  # path -> content
                 text = "".join(output.get("text", "")) or data.get("text/plain")
                 if picture := PICTURE.search(data.get("text/html", "")):
                     files[ROOT / "nbs" / "answer.svg"] = base64.b64decode(picture[1])
-                    parts.append("\n\n".join([f"![{html.unescape(picture[2])}](nbs/answer.svg)", *filter(None, [picture[3]])]))
+                    parts.append(
+                        "\n\n".join([f"![{html.unescape(picture[2])}](nbs/answer.svg)", *filter(None, [picture[3]])])
+                    )
                 elif "text/markdown" in data:
                     parts.append(into_nbs(data["text/markdown"]))
                 elif text:

@@ -1,8 +1,11 @@
-"""Build the site in _docs from the notebooks, offline and without Quarto: `make docs`. `--serve` shows it and rebuilds on change.
+"""Build the site in _docs from the notebooks, offline and without Quarto: `make docs`. `--serve` shows it and rebuilds
+on change.
 
-nbdev reads the notebooks, smalldocs lays out the pages. In between: code that is exported stays visible and gets an anchor, the
+nbdev reads the notebooks, smalldocs lays out the pages. In between: code that is exported stays visible and gets an
+anchor, the
 reference is written from the docstrings, formulas become MathML, and every figure has a text.
 """
+
 import argparse
 import ast
 import base64
@@ -26,7 +29,15 @@ import yaml
 from execnb.nbio import dict2nb, mk_cell
 from math_core import LatexError, LatexToMathML
 from nbdev.process import NBProcessor
-from nbdev.processors import clean_magics, filter_stream_, hide_, hide_line, populate_language, rm_header_dash, strip_ansi
+from nbdev.processors import (
+    clean_magics,
+    filter_stream_,
+    hide_,
+    hide_line,
+    populate_language,
+    rm_header_dash,
+    strip_ansi,
+)
 from smalldocs import api
 from smalldocs import site as smalldocs
 
@@ -43,19 +54,23 @@ MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</spa
 
 UNPUBLISHED = """::: {.callout-note}
 ## No results are published yet
-This page computes its sentences, tables and figures from results. `{command}` makes some on any machine and writes this page from them.
+This page computes its sentences, tables and figures from results. `{command}` makes some on any machine and writes this
+page from them.
 :::
 
 """
 ACCESSIBLE = [  # what scrolls can be reached with the keyboard; every landmark has a name; toggles are buttons
-    (r'<pre(?=>)', '<pre tabindex="0"'),
+    (r"<pre(?=>)", '<pre tabindex="0"'),
     (r'<div class="(cell-output cell-output-display|sd-table)', r'<div tabindex="0" class="\1'),
     (r'<math display="block"', '<math display="block" tabindex="0"'),
     (r'<nav class="navbar', '<nav aria-label="Site" class="navbar'),
     (r'<nav id="quarto-sidebar"', '<nav id="quarto-sidebar" aria-label="Pages"'),
     (r'<nav class="quarto-secondary-nav"', '<nav aria-label="Place" class="quarto-secondary-nav"'),
     (r'<nav class="page-navigation"', '<nav aria-label="Neighbours" class="page-navigation"'),
-    (r'data-bs-target="(#quarto-sidebar-section-\d+)" role="navigation"', r'data-bs-target="\1" href="\1" role="button"'),
+    (
+        r'data-bs-target="(#quarto-sidebar-section-\d+)" role="navigation"',
+        r'data-bs-target="\1" href="\1" role="button"',
+    ),
 ]
 
 
@@ -64,14 +79,16 @@ class DocsError(Exception):
 
 
 def sources():
-    "The pages' sources, in reading order: notebooks and Markdown under nbs/, without hidden, private and checkpoint files."
+    """The pages' sources, in reading order: notebooks and Markdown under nbs/, without hidden, private and
+    checkpoint files."""
     for path in sorted(NBS.rglob("*")):
         parts = path.relative_to(NBS).parts
         if path.suffix in (".ipynb", ".md") and not any(p.startswith((".", "_")) for p in parts):
             yield path
 
 
-# --- notebooks ---------------------------------------------------------------------------------------------------------------
+# --- notebooks --------------------------------------------------------------------------------------------------------
+
 
 def defined(code):
     "Names of the functions, classes and constants that a cell defines."
@@ -94,22 +111,34 @@ def only_imports(code):
 
 def options(cell, **more):
     "Put Quarto options at the top of a cell, unless it has them."
-    lines = [f"#| {k.replace('_', '-')}: {json.dumps(v)}" for k, v in more.items() if f"#| {k.replace('_', '-')}:" not in cell.source]
+    lines = [
+        f"#| {k.replace('_', '-')}: {json.dumps(v)}"
+        for k, v in more.items()
+        if f"#| {k.replace('_', '-')}:" not in cell.source
+    ]
     cell.source = "\n".join([*lines, cell.source])
 
 
 def give_text(cell, above, source):
-    "Give a figure its text: the option fig-alt, or else the last paragraph above it. A drawing (SVG) becomes a picture, which can have a text."
+    """Give a figure its text: the option fig-alt, or else the last paragraph above it. A drawing (SVG) becomes a
+    picture, which can have a text."""
     said = re.search(r"^#\| fig-alt: (.+)$", cell.source, re.M)
-    text = said[1].strip("'\" ") if said else above.source.rpartition("\n\n")[2] if above.cell_type == "markdown" else ""
+    text = (
+        said[1].strip("'\" ") if said else above.source.rpartition("\n\n")[2] if above.cell_type == "markdown" else ""
+    )
     if not text:
-        raise DocsError(f"{source.relative_to(ROOT)}: a figure has no text; begin its cell with `#| fig-alt: ...`, which says what is seen")
+        raise DocsError(
+            f"{source.relative_to(ROOT)}: a figure has no text; begin its cell with `#| fig-alt: ...`,"
+            " which says what is seen"
+        )
     cell.source = re.sub(r"^#\| fig-alt: .+\n?", "", cell.source, flags=re.M)  # a colon in it would be taken for YAML
     options(cell, fig_alt=" ".join(text.split()))
     for out in cell.outputs:
         if svg := out.get("data", {}).pop("image/svg+xml", None):
             code = base64.b64encode("".join(svg).encode()).decode()
-            out["data"] = {"text/html": f'<img class="img-fluid" src="data:image/svg+xml;base64,{code}" alt="{html.escape(text)}">'}
+            out["data"] = {
+                "text/html": f'<img class="img-fluid" src="data:image/svg+xml;base64,{code}" alt="{html.escape(text)}">'
+            }
 
 
 def joined(cells):
@@ -124,8 +153,10 @@ def joined(cells):
 
 def stage_notebook(source, target):
     "Write the notebook as it is to be shown; return the module it exports and the anchor of each name that it exports."
-    processor = NBProcessor(nb=dict2nb(json.loads(source.read_text(encoding="utf-8"))),
-                            procs=[populate_language, strip_ansi, hide_line, filter_stream_, rm_header_dash, hide_, clean_magics])
+    processor = NBProcessor(
+        nb=dict2nb(json.loads(source.read_text(encoding="utf-8"))),
+        procs=[populate_language, strip_ansi, hide_line, filter_stream_, rm_header_dash, hide_, clean_magics],
+    )
     module, anchors, cells = None, {}, []
     for cell in processor.nb.cells:  # nbdev has moved the directives from the source into directives_
         module = cell.directives_.get("default_exp", [module])[0]
@@ -135,12 +166,20 @@ def stage_notebook(source, target):
             continue
         if cell.cell_type == "code":
             if only_imports(re.sub(r"^#\|.*\n", "", cell.source, flags=re.M)):
-                options(cell, code_fold=True, code_summary="Imports" if "export" in cell.directives_ else "Imports for this page")
+                options(
+                    cell,
+                    code_fold=True,
+                    code_summary="Imports" if "export" in cell.directives_ else "Imports for this page",
+                )
             elif cell.directives_.keys() & {"export", "exports", "exporti"} and (names := list(defined(cell.source))):
                 options(cell, label=f"code-{names[0]}")
                 anchors |= {name: f"code-{names[0]}" for name in names}
             if cell.get("outputs"):
-                cell.outputs = [out for out in cell.outputs if not PROGRESS.search("".join(out.get("text") or out.get("data", {}).get("text/plain", "")))]
+                cell.outputs = [
+                    out
+                    for out in cell.outputs
+                    if not PROGRESS.search("".join(out.get("text") or out.get("data", {}).get("text/plain", "")))
+                ]
             if any(kind.startswith("image/") for out in cell.get("outputs", []) for kind in out.get("data", {})):
                 give_text(cell, cells[-1], source)
         cells.append(cell)
@@ -149,14 +188,19 @@ def stage_notebook(source, target):
     if not title:
         raise DocsError(f"{source.relative_to(ROOT)}: the first cell has no `# title`")
     front = {k: v for k, v in title.groupdict().items() if v}
-    cells[0].source = first[title.end():]
+    cells[0].source = first[title.end() :]
     links = [f"[The notebook]({source.stem}.ipynb?download)"]
     if module:
         links = [f"Module [`{PACKAGE}.{module}`](/reference/{PACKAGE}.{module}.md)", *links]
     if source == NBS / "index.ipynb":  # the front page opens with the question itself
         question, _, more = front["description"].partition("? ")
         front = {"title": f"{question}?", "description": more}
-        links = ["[The study](study/index.md)", "[The components](01_loss/00_smoothing.ipynb)", "[How to](howto/index.md)", "[Reference](reference/index.md)"]
+        links = [
+            "[The study](study/index.md)",
+            "[The components](01_loss/00_smoothing.ipynb)",
+            "[How to](howto/index.md)",
+            "[Reference](reference/index.md)",
+        ]
     if (NBS / "study") in source.parents and source.stem not in TEMPLATES:
         cells = joined(cells)
         for cell in cells:
@@ -174,10 +218,12 @@ def stage_notebook(source, target):
     return module, anchors
 
 
-# --- reference ---------------------------------------------------------------------------------------------------------------
+# --- reference --------------------------------------------------------------------------------------------------------
+
 
 def stage_reference(explained, stage):
-    "Write one page per module, in reading order, from signatures and docstrings; return the pages and where each name is found."
+    """Write one page per module, in reading order, from signatures and docstrings; return the pages and where each
+    name is found."""
     settings = api.Settings.read(stage, {"packages": [PACKAGE], "out": "reference", "root": str(ROOT)})
     settings.importable()
     inventory = api.inventory(settings.packages)
@@ -191,14 +237,18 @@ def stage_reference(explained, stage):
         mine = [s for s in inventory if s.module == module.__name__]
         text = api.page(settings, module, mine)
 
-        def link(match):
+        def link(match, anchors=anchors, notebook=notebook):
             anchor = anchors.get(match["name"].partition(".")[0])
-            return match[0] + (f"\n\n[Code]({notebook}#{anchor}){{.source-link}}\n" if anchor and "." not in match["name"] else "")
+            return match[0] + (
+                f"\n\n[Code]({notebook}#{anchor}){{.source-link}}\n" if anchor and "." not in match["name"] else ""
+            )
 
         text = re.sub(r"^##+ .*\{#(?P<name>\S+)\}$", link, text, flags=re.M)
         page = stage / "reference" / f"{module.__name__}.md"
         head, _, body = text.partition("\n---\n")
-        page.write_text(f"{head}\n---\n\n::: {{.about-page}}\n[Explained step by step]({notebook})\n:::\n{body}", encoding="utf-8")
+        page.write_text(
+            f"{head}\n---\n\n::: {{.about-page}}\n[Explained step by step]({notebook})\n:::\n{body}", encoding="utf-8"
+        )
         pages.append(f"reference/{page.name}")
         symbols[module.__name__] = f"/reference/{page.name}"
         for symbol in mine:
@@ -206,8 +256,15 @@ def stage_reference(explained, stage):
                 target = f"/reference/{page.name}#{symbol.name}"
                 symbols.setdefault(symbol.name, target)
                 symbols[f"{module.__name__}.{symbol.name}"] = target
-    index = ["---", "title: Reference", "description: Signatures and docstrings of everything that the modules export, in reading order.",
-             "---", "", "| module | what it is for |", "| --- | --- |"]
+    index = [
+        "---",
+        "title: Reference",
+        "description: Signatures and docstrings of everything that the modules export, in reading order.",
+        "---",
+        "",
+        "| module | what it is for |",
+        "| --- | --- |",
+    ]
     for module, page in zip(modules, pages):
         summary = next(s.summary for s in inventory if s.module == module.__name__ and not s.name)
         index.append(f"| [`{module.__name__}`](/{page}) | {summary} |")
@@ -215,7 +272,8 @@ def stage_reference(explained, stage):
     return ["reference/index.md", *pages], symbols
 
 
-# --- the site ----------------------------------------------------------------------------------------------------------------
+# --- the site ---------------------------------------------------------------------------------------------------------
+
 
 def stage_site(stage, out):
     "Put everything that smalldocs reads into the folder `stage`."
@@ -230,7 +288,9 @@ def stage_site(stage, out):
         if module:
             explained.append((module, source, anchors))
     for picture in NBS.rglob("*"):
-        if picture.suffix in (".svg", ".png", ".css") and not any(p.startswith((".", "_")) for p in picture.relative_to(NBS).parts):
+        if picture.suffix in (".svg", ".png", ".css") and not any(
+            p.startswith((".", "_")) for p in picture.relative_to(NBS).parts
+        ):
             shutil.copy(picture, stage / picture.relative_to(NBS))
     explained.sort(key=lambda e: e[0] == "core")  # what is underneath everything comes last
     pages, symbols = stage_reference(explained, stage)
@@ -243,7 +303,11 @@ def stage_site(stage, out):
     sidebar = yaml.safe_load((NBS / "sidebar.yml").read_text(encoding="utf-8"))["website"]["sidebar"]
     components = next(menu for menu in sidebar if menu["id"] == "components")["contents"]
     named = re.findall(r"[\w/*.]+\.(?:ipynb|md)", json.dumps(sidebar))
-    unnamed = [name for name in (source.relative_to(NBS).as_posix() for source in sources()) if not any(fnmatch(name, n) for n in [*named, "index.ipynb"])]
+    unnamed = [
+        name
+        for name in (source.relative_to(NBS).as_posix() for source in sources())
+        if not any(fnmatch(name, n) for n in [*named, "index.ipynb"])
+    ]
     components[-1]["contents"] += unnamed
     config.pop("metadata-files")
     config["project"]["output-dir"] = os.path.relpath(out, stage)
@@ -278,32 +342,48 @@ def font(letters, target):
     wanted = subset.Options(flavor="woff", layout_features=["*"], notdef_outline=True)
     stix = subset.load_font(str(Path(ziamath.__file__).parent / "fonts" / "STIXTwoMath-Regular.ttf"), wanted)
     cut = subset.Subsetter(wanted)
-    cut.populate(unicodes=sorted({ord(c) for c in letters} | set(range(0x20, 0x7f))))
+    cut.populate(unicodes=sorted({ord(c) for c in letters} | set(range(0x20, 0x7F))))
     cut.subset(stix)
     subset.save_font(stix, str(target), wanted)
 
 
 def lines(code):
-    "Highlighted code with an element around each line, which knows its indent, so that long lines wrap below their own beginning."
+    """Highlighted code with an element around each line, which knows its indent, so that long lines wrap below their
+    own beginning."""
     wrapped, inside = [], []
     for line in code.split("\n"):
         text = "".join(inside) + line
         for tag in re.findall(r"</?span[^>]*>", line):
             inside = inside[:-1] if tag[1] == "/" else [*inside, tag]
         plain = re.sub(r"<[^>]*>", "", line)
-        wrapped.append(f'<span class="line" style="--in:{len(plain) - len(plain.lstrip())}">{text}{"</span>" * len(inside)}</span>')
+        wrapped.append(
+            f'<span class="line" style="--in:{len(plain) - len(plain.lstrip())}">{text}{"</span>" * len(inside)}</span>'
+        )
     return "\n".join(wrapped)
 
 
 def sections(title, address, page):
-    "What search knows of a page: one entry for its beginning and one per section, with the text that a reader sees and the names defined there."
+    """What search knows of a page: one entry for its beginning and one per section, with the text that a reader sees
+    and the names defined there."""
     body = re.search(r"</header>(.*)</main>", page, re.S)[1]
-    body = re.sub(r'<(nav|button|style|script|svg)\b.*?</\1>|<math display="block".*?</math>|<img[^>]*>|<div class="about-page">.*?</div>', " ", body, flags=re.S)
+    body = re.sub(
+        r'<(nav|button|style|script|svg)\b.*?</\1>|<math display="block".*?</math>|<img[^>]*>'
+        r'|<div class="about-page">.*?</div>',
+        " ",
+        body,
+        flags=re.S,
+    )
     parts = re.split(r'<section id="([^"]+)"[^>]*>\s*<h\d[^>]*>(.*?)</h\d>', body)
     for anchor, heading, text in [("", "", parts[0]), *zip(parts[1::3], parts[2::3], parts[3::3])]:
         plain, section = (html.unescape(re.sub(r"<[^>]*>", "", part)) for part in (text, heading))
         names = re.findall(r"^(?:def|class) (\w+)", plain, re.M)
-        yield {"href": f"{address}#{anchor}".rstrip("#"), "title": title, "section": section, "text": " ".join(plain.split()), "names": " ".join(names)}
+        yield {
+            "href": f"{address}#{anchor}".rstrip("#"),
+            "title": title,
+            "section": section,
+            "text": " ".join(plain.split()),
+            "names": " ".join(names),
+        }
 
 
 def finish(built, out):
@@ -312,7 +392,7 @@ def finish(built, out):
     for page in built.pages.values():
         path = out / page.out
         text = path.read_text(encoding="utf-8")
-        text = MATH.sub(lambda m: formulas(page.src, html.unescape(m[2]), m[1] == "display"), text)
+        text = MATH.sub(lambda m, page=page: formulas(page.src, html.unescape(m[2]), m[1] == "display"), text)
         text = re.sub(r'<(link|script)[^>]*"https://cdn\.jsdelivr\.net/npm/katex@[^>]*>(</script>)?', "", text)
         text = re.sub(r"\.ipynb\?download", ".ipynb", text)
         text = re.sub(r"(?<=\d) ± ?(?=\d)", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}", text)
@@ -320,9 +400,15 @@ def finish(built, out):
         for pattern, better in ACCESSIBLE:
             text = re.sub(pattern, better, text)
         path.write_text(text, encoding="utf-8")
-    entries = [entry for page in built.pages.values() for entry in sections(page.title, str(page.out), (out / page.out).read_text(encoding="utf-8"))]
+    entries = [
+        entry
+        for page in built.pages.values()
+        for entry in sections(page.title, str(page.out), (out / page.out).read_text(encoding="utf-8"))
+    ]
     (out / "search.json").write_text(json.dumps(entries, ensure_ascii=False), encoding="utf-8")
-    (out / "search-data.js").write_text("window.searchEntries = " + json.dumps(entries, ensure_ascii=False) + ";\n", encoding="utf-8")
+    (out / "search-data.js").write_text(
+        "window.searchEntries = " + json.dumps(entries, ensure_ascii=False) + ";\n", encoding="utf-8"
+    )
     shutil.copy(HERE / "site.js", out / "site_libs" / "fuse" / "fuse.min.js")
     font(formulas.letters, out / "site_libs" / "stix-two-math.woff")
     for source in sources():

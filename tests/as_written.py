@@ -22,7 +22,9 @@ with socket.socket(socket.AF_UNIX) as server:
 
 
 TINY = ["--seeds", "1", "--epochs", "1", "--max-windows", "20"]
-ONE_CELL = "--models resnet1d --protocols subject --folds 0 --of-folds 2 --epoch-factors 1 --objectives smoothing".split()
+ONE_CELL = (
+    "--models resnet1d --protocols subject --folds 0 --of-folds 2 --epoch-factors 1 --objectives smoothing".split()
+)
 SHORTER = {  # command -> options that every call gets, and options that it gets where it has none
     "study": (
         [*TINY, *ONE_CELL, "--workers", "1", "--no-report"],

@@ -1,4 +1,5 @@
 """One thread per process: the suite runs in as many processes as there are cores."""
+
 import os
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -6,4 +7,6 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--full-size", action="store_true", help="also run the tests on generated archives of the published size")
+    parser.addoption(
+        "--full-size", action="store_true", help="also run the tests on generated archives of the published size"
+    )

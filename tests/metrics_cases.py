@@ -1,4 +1,5 @@
 """Predictions for the tests of the measures: random ones and unpleasant ones."""
+
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -16,8 +17,16 @@ def predictions(logits, y, features=None, templates=None, subject=None, posterio
     templates = np.zeros((replicas, classes, features.shape[-1])) if templates is None else np.asarray(templates, float)
     subject = np.zeros(windows, int) if subject is None else subject
     return Predictions(
-        part, logits, features, templates, np.zeros((replicas, classes)), np.asarray(y), subject,
-        np.linspace(0, 0.1, replicas), np.arange(replicas), posterior,
+        part,
+        logits,
+        features,
+        templates,
+        np.zeros((replicas, classes)),
+        np.asarray(y),
+        subject,
+        np.linspace(0, 0.1, replicas),
+        np.arange(replicas),
+        posterior,
     )
 
 
@@ -27,7 +36,9 @@ def plausible(seed, replicas=2, windows=200, classes=5, features=8, sharpness=3.
     y = np.concatenate([np.arange(classes), rng.integers(classes, size=windows - classes)])
     logits = sharpness * (rng.normal(size=(replicas, windows, classes)) + 1.5 * np.eye(classes)[y])
     x = rng.normal(size=(replicas, windows, features)) + 2 * rng.normal(size=(replicas, classes, features))[:, y]
-    return predictions(logits, y, x, rng.normal(size=(replicas, classes, features)), subject=rng.integers(4, size=windows))
+    return predictions(
+        logits, y, x, rng.normal(size=(replicas, classes, features)), subject=rng.integers(4, size=windows)
+    )
 
 
 @st.composite

@@ -30,7 +30,8 @@ NOT_RUN = {  # a line, or the first line of a block that is not typed into a she
     "make export": "tests/test_repository.py runs the same four commands in a copy",
     "dask scheduler --port 8786": "needs several machines; tests/test_study.py has a scheduler and two workers on one",
     "dask worker tcp://10.0.0.1:8786 --nthreads 1 --nworkers 8": "the same",
-    ".venv/bin/har-ls study --grid nbs/study/grids/full.toml --scheduler tcp://10.0.0.1:8786 --out /shared/results": "it",
+    ".venv/bin/har-ls study --grid nbs/study/grids/full.toml --scheduler tcp://10.0.0.1:8786"
+    " --out /shared/results": "it",
     "from dask_jobqueue import SLURMCluster": "needs Slurm",
     ".venv/bin/papermill nbs/study/run.ipynb out.ipynb -p dataset uci_har -p alpha 0.01": "3_papermill.md has it again",
     ".venv/bin/har-ls report --runs runs/seed --out report": "tests/test_cli.py makes the report of a folder of runs",
@@ -140,11 +141,18 @@ OWN, DATA = "my_recordings", "har-ls data "
 
 
 def test_the_table_of_what_is_not_run_is_current():
-    lines = {line for _, language, text in blocks() for line in (typed(text) if language == "sh" else text.splitlines())}
+    lines = {
+        line for _, language, text in blocks() for line in (typed(text) if language == "sh" else text.splitlines())
+    }
     assert set(NOT_RUN) <= lines
     kinds = {(page, language) for page, language, _ in blocks()}
     assert {language for _, language in kinds} == {"sh", "python", "toml"} and ("5_own_data.md", "toml") in kinds
-    taken = [*shown(STUDY, without=(OWN, DATA)), *shown(["README.md", "1_data.md"], DATA), *shown(["README.md"], OWN), *shown(["5_own_data.md"])]
+    taken = [
+        *shown(STUDY, without=(OWN, DATA)),
+        *shown(["README.md", "1_data.md"], DATA),
+        *shown(["README.md"], OWN),
+        *shown(["5_own_data.md"]),
+    ]
     passed = [text for _, language, text in blocks() if language in ("sh", "python") and (language, text) not in taken]
     assert all(line in NOT_RUN for text in passed for line in (typed(text)[:1]))
 
@@ -178,7 +186,9 @@ def test_the_data_as_written(project):
 def own_table():
     "The table of the how-to, gone on with: the same columns and rate, more people who do more things for longer."
     page = (ROOT / "nbs" / "howto" / "5_own_data.md").read_text(encoding="utf-8")
-    rows = [[field.strip() for field in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| ")]
+    rows = [
+        [field.strip() for field in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| ")
+    ]
     at = rows.index(["subject", "activity", "time", "acc_x", "acc_y", "acc_z"])
     first = pd.DataFrame(rows[at + 2 : at + 4], columns=rows[at]).astype({name: float for name in rows[at][2:]})
     step, rng, tables = first.time[1] - first.time[0], np.random.default_rng(0), []
@@ -206,7 +216,9 @@ def test_own_recordings_as_written(project):
     page, notebook = ((project.folder / "advice" / f"advise.{ending}").read_text() for ending in ("html", "ipynb"))
     assert "Accuracy" in page and "How this was done" in page and str(project.folder.parent) not in page + notebook
     specs = [json.loads(path.read_text())["spec"] for path in (project.folder / "advice" / "runs").glob("*/spec.json")]
-    assert len(specs) == 12 and {(spec["dataset"], spec["protocol"]) for spec in specs} == {("./my_recordings.csv", "subject")}
+    assert len(specs) == 12 and {(spec["dataset"], spec["protocol"]) for spec in specs} == {
+        ("./my_recordings.csv", "subject")
+    }
     plain, converted = (own.read(project.folder / f"my_recordings.{ending}") for ending in ("csv", "parquet"))
     assert plain.rate == converted.rate == 50 and len(set(plain.subject.tolist())) == 4
     for one, other in zip(plain.signals, converted.signals, strict=True):

@@ -1,4 +1,5 @@
 """The command line: one clear line and an exit code for what the user can mend, and each command once on small data."""
+
 import os
 import re
 import subprocess
@@ -11,7 +12,6 @@ import pandas as pd
 import pytest
 
 from har_ls import cli
-from har_ls.runs import folder as runs
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--seeds", "1", "--epochs", "1", "--max-windows", "60"]
@@ -21,7 +21,11 @@ def har_ls(*arguments, cwd=None, **env):
     "Run the command in a process of its own."
     code = "from har_ls.cli import main; raise SystemExit(main())"
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], cwd=cwd, env=dict(os.environ, PYTHONPATH=str(ROOT), **env), capture_output=True, text=True
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=cwd,
+        env=dict(os.environ, PYTHONPATH=str(ROOT), **env),
+        capture_output=True,
+        text=True,
     )
 
 
@@ -33,20 +37,36 @@ def refused(capsys, *arguments):
     return said.err
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["run", "nosuch", "resnet1d"], "unknown dataset 'nosuch'"), (["run", "synthetic", "vgg"], "unknown model 'vgg'"),
-    (["run", "synthetic", "resnet1d", "--alpha", "1.5"], "alpha = 1.5"), (["run", "synthetic", "resnet1d", "--fold", "7"], "fold = 7"),
-    (["run", "synthetic", "resnet1d", "--seeds", "0"], "seeds"), (["run", "./no/such.csv", "resnet1d"], "no such file or folder"),
-    (["run", "wisdm", "resnet1d", "--data", "/nonexistent"], "not found"), (["study", "--profile", "slow"], "unknown profile 'slow'"),
-    (["study", "--grid", "/nonexistent.toml"], "/nonexistent.toml"), (["study", "--datasets", "nosuch"], "unknown dataset"),
-    (["study", "--datasets", "synthetic", "--alphas", "2"], "alpha = 2"), (["report", "--runs", "/nonexistent"], "no such folder"),
-    (["study", "--workers", "-1"], "--workers -1"), (["study", "--workers", "0"], "--workers 0"), (["study", "--scheduler", "tls://10.0.0.1:1"], "tls://"),
-    (["study", "--profile", "full"], "full.toml"), (["study", "--datasets", "synthetic", "--of-folds", "50"], "40 people"),
-    (["advise", "synthetic", "--alphas", "0"], "name a strength above 0"), (["advise", "synthetic", "--workers", "0"], "--workers 0"),
-    (["publish", "/nonexistent"], "no such folder"), (["measure", "/nonexistent"], "no such folder"),
-    (["run", "synthetic", "resnet1d", "--objective", "hinge"], "unknown objective 'hinge'"),
-    (["data", "verify"], "name a dataset"), (["data", "describe", "nosuch"], "nosuch"), (["bench", "--only", "nosuch"], "unknown benchmark"),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["run", "nosuch", "resnet1d"], "unknown dataset 'nosuch'"),
+        (["run", "synthetic", "vgg"], "unknown model 'vgg'"),
+        (["run", "synthetic", "resnet1d", "--alpha", "1.5"], "alpha = 1.5"),
+        (["run", "synthetic", "resnet1d", "--fold", "7"], "fold = 7"),
+        (["run", "synthetic", "resnet1d", "--seeds", "0"], "seeds"),
+        (["run", "./no/such.csv", "resnet1d"], "no such file or folder"),
+        (["run", "wisdm", "resnet1d", "--data", "/nonexistent"], "not found"),
+        (["study", "--profile", "slow"], "unknown profile 'slow'"),
+        (["study", "--grid", "/nonexistent.toml"], "/nonexistent.toml"),
+        (["study", "--datasets", "nosuch"], "unknown dataset"),
+        (["study", "--datasets", "synthetic", "--alphas", "2"], "alpha = 2"),
+        (["report", "--runs", "/nonexistent"], "no such folder"),
+        (["study", "--workers", "-1"], "--workers -1"),
+        (["study", "--workers", "0"], "--workers 0"),
+        (["study", "--scheduler", "tls://10.0.0.1:1"], "tls://"),
+        (["study", "--profile", "full"], "full.toml"),
+        (["study", "--datasets", "synthetic", "--of-folds", "50"], "40 people"),
+        (["advise", "synthetic", "--alphas", "0"], "name a strength above 0"),
+        (["advise", "synthetic", "--workers", "0"], "--workers 0"),
+        (["publish", "/nonexistent"], "no such folder"),
+        (["measure", "/nonexistent"], "no such folder"),
+        (["run", "synthetic", "resnet1d", "--objective", "hinge"], "unknown objective 'hinge'"),
+        (["data", "verify"], "name a dataset"),
+        (["data", "describe", "nosuch"], "nosuch"),
+        (["bench", "--only", "nosuch"], "unknown benchmark"),
+    ],
+)
 def test_what_the_user_can_mend_is_one_line(capsys, arguments, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert words in refused(capsys, *arguments)
@@ -59,7 +79,13 @@ def test_commands_in_messages_can_be_typed_as_they_stand(tmp_path):
     script.write_text(f"#!{sys.executable}\nfrom har_ls.cli import main\nraise SystemExit(main())\n")
     script.chmod(0o755)
     for arguments in (["run", "wisdm", "resnet1d", "--data", "."], ["data", "list", "--data", "."]):
-        done = subprocess.run([".venv/bin/har-ls", *arguments], cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+        done = subprocess.run(
+            [".venv/bin/har-ls", *arguments],
+            cwd=tmp_path,
+            env=dict(os.environ, PYTHONPATH=str(ROOT)),
+            capture_output=True,
+            text=True,
+        )
         assert ".venv/bin/har-ls data fetch wisdm" in done.stdout + done.stderr
 
 
@@ -67,7 +93,16 @@ def test_a_report_of_nothing_is_refused(capsys, tmp_path):
     assert "no finished runs" in refused(capsys, "report", "--runs", tmp_path)
 
 
-@pytest.mark.parametrize("arguments", [[], ["nosuch"], ["run"], ["run", "synthetic", "resnet1d", "--alpha", "much"], ["study", "--workers", "1", "--scheduler", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nosuch"],
+        ["run"],
+        ["run", "synthetic", "resnet1d", "--alpha", "much"],
+        ["study", "--workers", "1", "--scheduler", "x"],
+    ],
+)
 def test_wrong_usage_ends_with_2(arguments):
     with pytest.raises(SystemExit) as error:
         cli.main(arguments)
@@ -76,19 +111,31 @@ def test_wrong_usage_ends_with_2(arguments):
 
 def test_help_does_not_wait_for_torch():
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", "from har_ls.cli import main; main(['--help'])"], capture_output=True, text=True,
+        [sys.executable, "-X", "importtime", "-c", "from har_ls.cli import main; main(['--help'])"],
+        capture_output=True,
+        text=True,
         env=dict(os.environ, PYTHONPATH=str(ROOT)),
     )
     assert done.returncode == 0 and "advise" in done.stdout
-    assert not {"torch", "pandas", "distributed"} & {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert not {"torch", "pandas", "distributed"} & {
+        line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()
+    }
 
 
 def test_dry_run_and_grid_file(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("mine.toml").write_text('datasets = ["synthetic"]\nmodels = ["resnet1d"]\nalphas = [0.0, 0.1]\nseeds = [3, 5]\nmax_windows = 60\nepochs = 1\n')
+    Path("mine.toml").write_text(
+        'datasets = ["synthetic"]\nmodels = ["resnet1d"]\nalphas = [0.0, 0.1]\n'
+        "seeds = [3, 5]\nmax_windows = 60\nepochs = 1\n"
+    )
     assert cli.main(["study", "--grid", "mine.toml", "--dry-run", "--alphas", "0", "0.1", "0.2", "--workers", "2"]) == 0
     said = capsys.readouterr().out
-    assert said.count("missing") == 3 and "3 runs: 0 done, 3 to do, about" in said and "on 2 workers" in said and "core_hours" in said
+    assert (
+        said.count("missing") == 3
+        and "3 runs: 0 done, 3 to do, about" in said
+        and "on 2 workers" in said
+        and "core_hours" in said
+    )
     assert not Path("runs").exists()
     Path("wrong.toml").write_text("alpha = [0.1]\n")
     assert "unknown key 'alpha'" in refused(capsys, "study", "--grid", "wrong.toml")
@@ -116,14 +163,35 @@ def own_recordings(folder, people=4, seconds=40, rate=20):
             n = seconds * rate
             t = np.arange(n) / rate
             signal = (0.1 + k) * np.sin(2 * np.pi * (1 + k) * t)[:, None] + rng.normal(0, 0.6, (n, 2))
-            tables.append(pd.DataFrame(dict(subject=f"person {subject}", activity=activity, time=1000 * k + t, ax=signal[:, 0], ay=signal[:, 1])))
+            tables.append(
+                pd.DataFrame(
+                    dict(
+                        subject=f"person {subject}",
+                        activity=activity,
+                        time=1000 * k + t,
+                        ax=signal[:, 0],
+                        ay=signal[:, 1],
+                    )
+                )
+            )
     path = folder / "mine.csv"
     pd.concat(tables).to_csv(path, index=False)
     return path
 
 
 def test_run_needs_a_person_for_each_fold(capsys, tmp_path):
-    told = refused(capsys, "run", own_recordings(tmp_path), "resnet1d", "--protocol", "subject", "--set", "time=time", "--out", tmp_path / "runs")
+    told = refused(
+        capsys,
+        "run",
+        own_recordings(tmp_path),
+        "resnet1d",
+        "--protocol",
+        "subject",
+        "--set",
+        "time=time",
+        "--out",
+        tmp_path / "runs",
+    )
     assert "at least 5 people, found 4" in told and not (tmp_path / "runs").exists()
 
 
@@ -137,13 +205,20 @@ def test_one_activity_is_no_task(capsys, tmp_path, command):
 
 
 def test_advise_needs_people(capsys, tmp_path):
-    assert "at least three" in refused(capsys, "advise", own_recordings(tmp_path, people=2), "--out", tmp_path / "advice", "--set", "time=time")
+    assert "at least three" in refused(
+        capsys, "advise", own_recordings(tmp_path, people=2), "--out", tmp_path / "advice", "--set", "time=time"
+    )
 
 
 def test_a_narrow_terminal_gets_blocks_of_columns(capsys, monkeypatch):
-    table = pd.DataFrame([dict(dataset="synthetic", model=m, alpha=0.1, **{f"measure_{i}": "0.123 ± 0.045" for i in range(9)}) for m in ("resnet1d", "moderntcn")])
+    table = pd.DataFrame(
+        [
+            dict(dataset="synthetic", model=m, alpha=0.1, **{f"measure_{i}": "0.123 ± 0.045" for i in range(9)})
+            for m in ("resnet1d", "moderntcn")
+        ]
+    )
     for width, terminal in ((80, True), (300, True), (80, False)):
-        monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+        monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)
         monkeypatch.setenv("COLUMNS", str(width))
         cli.show_table(table)
         lines = capsys.readouterr().out.splitlines()

@@ -1,4 +1,5 @@
 """The commands that the pages tell readers to type are commands that exist."""
+
 import re
 import shlex
 from pathlib import Path
@@ -17,7 +18,10 @@ def texts():
     for path in sorted((ROOT / "nbs").rglob("*.ipynb")):
         if ".ipynb_checkpoints" not in path.parts:
             cells = nbformat.read(path, 4).cells
-            yield path.relative_to(ROOT).as_posix(), "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+            yield (
+                path.relative_to(ROOT).as_posix(),
+                "\n".join(cell.source for cell in cells if cell.cell_type == "markdown"),
+            )
 
 
 def typed(program):

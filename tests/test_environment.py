@@ -1,4 +1,6 @@
-"""What a newcomer's machine may lack ends in a sentence that says what to do, and leaves nothing that the next attempt would trip over."""
+"""What a newcomer's machine may lack ends in a sentence that says what to do, and leaves nothing that the next
+attempt would trip over."""
+
 import configparser
 import os
 import re
@@ -39,18 +41,32 @@ def make_environment(folder, without=(), **lacks):
         (tools / "python3").write_text(PYTHON.format(**FINE | lacks))
         (tools / "python3").chmod(0o755)
     env = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "VENV", "VIRTUAL_ENV")}
-    return subprocess.run([SH, ROOT / ".ci" / "environment"], cwd=folder, env=env | dict(PATH=str(tools)), capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [SH, ROOT / ".ci" / "environment"],
+        cwd=folder,
+        env=env | dict(PATH=str(tools)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
-@pytest.mark.parametrize("lacks, says, does", [
-    (dict(without=["python3"]), "no 'python3' on the PATH", "make PYTHON=python3.12"),
-    (dict(version="3.8.10", too_old=1), "Python 3.8.10 is too old", "make PYTHON=python3.12"),
-    (dict(no_venv=1), "cannot make environments", "apt install python3-venv"),
-    (dict(free=700), "only 700 MB are free", "make room"),
-    (dict(no_network=1), "could not be installed", "check the network"),
-    (dict(no_network=1, said="x 4.1 requires-python >=3.13"), "does not go with Python 3.12.1", "name another Python"),
-    (dict(no_network=1, said="[Errno 28] No space left on device"), "the disk is full", "make room"),
-])
+@pytest.mark.parametrize(
+    "lacks, says, does",
+    [
+        (dict(without=["python3"]), "no 'python3' on the PATH", "make PYTHON=python3.12"),
+        (dict(version="3.8.10", too_old=1), "Python 3.8.10 is too old", "make PYTHON=python3.12"),
+        (dict(no_venv=1), "cannot make environments", "apt install python3-venv"),
+        (dict(free=700), "only 700 MB are free", "make room"),
+        (dict(no_network=1), "could not be installed", "check the network"),
+        (
+            dict(no_network=1, said="x 4.1 requires-python >=3.13"),
+            "does not go with Python 3.12.1",
+            "name another Python",
+        ),
+        (dict(no_network=1, said="[Errno 28] No space left on device"), "the disk is full", "make room"),
+    ],
+)
 def test_what_is_missing_is_said_with_what_to_do(tmp_path, lacks, says, does):
     done = make_environment(tmp_path, **lacks)
     assert done.returncode == 1
@@ -72,8 +88,14 @@ def test_the_next_attempt_goes_on_from_a_broken_one(tmp_path):
 def test_make_says_it_too(tmp_path):
     for name in ("Makefile", "settings.ini", "setup.py", "constraints.txt", ".ci"):
         (tmp_path / name).symlink_to(ROOT / name)
-    done = subprocess.run(["make", "study", "PYTHON=python-that-is-not-there"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2 and "no 'python-that-is-not-there' on the PATH" in done.stderr and "har-ls" not in done.stdout
+    done = subprocess.run(
+        ["make", "study", "PYTHON=python-that-is-not-there"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (
+        done.returncode == 2
+        and "no 'python-that-is-not-there' on the PATH" in done.stderr
+        and "har-ls" not in done.stdout
+    )
 
 
 def checkout_with_environment(folder):
@@ -95,7 +117,9 @@ def all_in(folder):
 def test_hooks_stay_in_the_checkout(tmp_path):
     checkout, home = checkout_with_environment(tmp_path / "checkout"), tmp_path / "home"
     home.mkdir()
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "JUPYTER", "GIT_", "VENV"))}
+    env = {
+        name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "JUPYTER", "GIT_", "VENV"))
+    }
     env |= dict(HOME=str(home), GIT_CEILING_DIRECTORIES=str(tmp_path))
 
     def make_hooks():
@@ -103,7 +127,9 @@ def test_hooks_stay_in_the_checkout(tmp_path):
 
     outside = [path for path in Path("/").iterdir()]
     done = make_hooks()
-    assert done.returncode and "no git checkout" in done.stderr and not all_in(home) and [*Path("/").iterdir()] == outside
+    assert (
+        done.returncode and "no git checkout" in done.stderr and not all_in(home) and [*Path("/").iterdir()] == outside
+    )
     subprocess.run(["git", "init", "--quiet", "."], cwd=checkout, env=env, check=True)
     done = make_hooks()
     assert done.returncode == 0, done.stderr
@@ -111,7 +137,9 @@ def test_hooks_stay_in_the_checkout(tmp_path):
     for hook in ("pre-commit", "post-merge"):
         assert os.access(checkout / ".git" / "hooks" / hook, os.X_OK)
     assert "nbdev" in (checkout / ".venv" / "etc" / "jupyter" / "jupyter_server_config.py").read_text()
-    (home / ".gitconfig").write_text(f"[core]\n\thooksPath = {home}/every project\n")  # hooks that a user has for all projects
+    (home / ".gitconfig").write_text(
+        f"[core]\n\thooksPath = {home}/every project\n"
+    )  # hooks that a user has for all projects
     before = all_in(home)
     assert make_hooks().returncode == 0 and all_in(home) == before
 
@@ -129,7 +157,18 @@ def test_the_tested_versions_can_be_installed_on_every_python_that_is_promised(t
     env = dict(os.environ, UV_FIND_LINKS=os.environ.get("UV_FIND_LINKS", os.environ.get("PIP_FIND_LINKS", "")))
 
     def ask(constraints):
-        asked = [uv, "pip", "compile", "--quiet", "--universal", "--python-version", settings["min_python"] + ".0", "-c", constraints, "wanted.in"]
+        asked = [
+            uv,
+            "pip",
+            "compile",
+            "--quiet",
+            "--universal",
+            "--python-version",
+            settings["min_python"] + ".0",
+            "-c",
+            constraints,
+            "wanted.in",
+        ]
         return subprocess.run(asked, env=env, cwd=tmp_path, capture_output=True, text=True)
 
     done = ask(ROOT / "constraints.txt")

@@ -1,4 +1,6 @@
-"""Hardly anything to measure: a defined value or a sentence, for every public function of the measures and the statistics, found by looking."""
+"""Hardly anything to measure: a defined value or a sentence, for every public function of the measures and the
+statistics, found by looking."""
+
 import importlib
 import inspect
 import pkgutil
@@ -16,11 +18,16 @@ from har_ls.metrics import calibration, confidence, selective
 from har_ls.metrics.geometry import Clusters
 from har_ls.predictions import Predictions
 
-MODULES = [*(importlib.import_module(f"har_ls.metrics.{each.name}") for each in pkgutil.iter_modules(har_ls.metrics.__path__)), statistics]
+MODULES = [
+    *(importlib.import_module(f"har_ls.metrics.{each.name}") for each in pkgutil.iter_modules(har_ls.metrics.__path__)),
+    statistics,
+]
 PUBLIC = [
     pytest.param(getattr(module, name), id=f"{module.__name__.removeprefix('har_ls.')}.{name}")
-    for module in MODULES for name in module.__all__
-    if inspect.isfunction(getattr(module, name)) and (module, name) != (importlib.import_module("har_ls.metrics.table"), "add")  # fills a register
+    for module in MODULES
+    for name in module.__all__
+    if inspect.isfunction(getattr(module, name))
+    and (module, name) != (importlib.import_module("har_ls.metrics.table"), "add")  # fills a register
 ]
 
 
@@ -28,35 +35,84 @@ def predictions(windows, classes=2, part="test"):
     "Of one replica, as few windows as wished."
     rng = np.random.default_rng(windows)
     return Predictions(
-        part, rng.normal(size=(1, windows, classes)), rng.normal(size=(1, windows, 3)), rng.normal(size=(1, classes, 3)), np.zeros((1, classes)),
-        np.arange(windows) % max(classes, 1), np.arange(windows), np.zeros(1), np.zeros(1, int),
+        part,
+        rng.normal(size=(1, windows, classes)),
+        rng.normal(size=(1, windows, 3)),
+        rng.normal(size=(1, classes, 3)),
+        np.zeros((1, classes)),
+        np.arange(windows) % max(classes, 1),
+        np.arange(windows),
+        np.zeros(1),
+        np.zeros(1, int),
     )
 
 
 def trainings(n):
     "n with and n without smoothing."
     columns = [*CELL, "fold", "seed", "part"]
-    rows = [dict.fromkeys(columns, 0) | dict(seed=i, alpha=alpha, part="test", accuracy=0.5 + i * alpha) for i in range(n) for alpha in (0.0, 0.1)]
+    rows = [
+        dict.fromkeys(columns, 0) | dict(seed=i, alpha=alpha, part="test", accuracy=0.5 + i * alpha)
+        for i in range(n)
+        for alpha in (0.0, 0.1)
+    ]
     return pd.DataFrame(rows, columns=[*columns, "alpha", "accuracy"])
 
 
 def found(n):
     "n effects, as `effects` gives them."
-    rows = [dict(measure="accuracy", alpha=0.1, base=0.5, value=0.6, estimate=0.1, se=0.1, df=1.0, subjects=0, seeds=1)] * n
-    return pd.DataFrame(rows, columns=["measure", "alpha", "base", "value", "estimate", "se", "df", "subjects", "seeds"]).assign(**dict.fromkeys(CELL, 0))
+    rows = [
+        dict(measure="accuracy", alpha=0.1, base=0.5, value=0.6, estimate=0.1, se=0.1, df=1.0, subjects=0, seeds=1)
+    ] * n
+    return pd.DataFrame(
+        rows, columns=["measure", "alpha", "base", "value", "estimate", "se", "df", "subjects", "seeds"]
+    ).assign(**dict.fromkeys(CELL, 0))
 
 
 def arguments(function, n):
     "Arguments with n elements for the parameters that have to be given."
     made = predictions(n)
     known = dict(
-        predictions=made, test=made, validation=predictions(n, part="validation"), names="logits", confidence=np.linspace(0.5, 0.9, n),
-        score=np.linspace(0.5, 0.9, n), correct=np.arange(n) % 2 == 0, sigma=0.1, arrays=np.linspace(0.5, 0.9, n), logits=made.logits, norms=np.array([1]), features=made.features[0],
-        points=made.features[0, :, :2], table=trainings(n), found=found(n), measures=["accuracy"], measure="accuracy", alpha=0.1,
-        d=np.linspace(0, 1, n)[:, None], estimate=np.linspace(0, 1, n), se=np.linspace(0.1, 1, n), df=np.ones(n), J=n, S=n, base=0.5, low=np.nan,
-        high=np.nan, margin=0.01, better="higher", p=np.linspace(0.01, 0.1, n), where=dict(measure=["accuracy"]), cell=(0, 0, 0),
-        cells={(0, 0, 0): 1.0}, parts=[(0.1, 0.1, 2.0)] * n,
-        x=np.arange(n), y=np.arange(n), name="c", sentence="It rises.", part=None, agree=0, method="by hand",
+        predictions=made,
+        test=made,
+        validation=predictions(n, part="validation"),
+        names="logits",
+        confidence=np.linspace(0.5, 0.9, n),
+        score=np.linspace(0.5, 0.9, n),
+        correct=np.arange(n) % 2 == 0,
+        sigma=0.1,
+        arrays=np.linspace(0.5, 0.9, n),
+        logits=made.logits,
+        norms=np.array([1]),
+        features=made.features[0],
+        points=made.features[0, :, :2],
+        table=trainings(n),
+        found=found(n),
+        measures=["accuracy"],
+        measure="accuracy",
+        alpha=0.1,
+        d=np.linspace(0, 1, n)[:, None],
+        estimate=np.linspace(0, 1, n),
+        se=np.linspace(0.1, 1, n),
+        df=np.ones(n),
+        J=n,
+        S=n,
+        base=0.5,
+        low=np.nan,
+        high=np.nan,
+        margin=0.01,
+        better="higher",
+        p=np.linspace(0.01, 0.1, n),
+        where=dict(measure=["accuracy"]),
+        cell=(0, 0, 0),
+        cells={(0, 0, 0): 1.0},
+        parts=[(0.1, 0.1, 2.0)] * n,
+        x=np.arange(n),
+        y=np.arange(n),
+        name="c",
+        sentence="It rises.",
+        part=None,
+        agree=0,
+        method="by hand",
     )
     if "clusters" in inspect.signature(function).parameters:
         known["clusters"] = Clusters(made)
@@ -97,15 +153,33 @@ def test_no_class_is_refused():
 def test_two_windows_by_hand():
     sure, right = np.array([0.6, 0.9]), np.array([False, True])
     assert np.isclose(calibration.ece(sure, right), (0.6 + 0.1) / 2) and np.isclose(calibration.mce(sure, right), 0.6)
-    assert selective.risk_curve(sure, right).tolist() == [0, 0.5] == selective.risk_curve(sure, right.astype(int)).tolist()
+    assert (
+        selective.risk_curve(sure, right).tolist() == [0, 0.5] == selective.risk_curve(sure, right.astype(int)).tolist()
+    )
     assert statistics.holm([0.03, 0.01]).tolist() == [0.03, 0.02]
 
 
-@pytest.mark.parametrize("sure, right, words", [
-    ([0.5, 1.5], [True, False], "1.5, expected a probability"), ([0.5, np.nan], [True, False], "nan"), ([0.5], [True, False], "one shape"),
-    ([], [], "at least one window"), (0.5, True, "one shape"),
-])
-@pytest.mark.parametrize("function", [calibration.ece, calibration.mce, calibration.ece_mass, calibration.rmsce_debiased, calibration.ece_sweep, calibration.smece])
+@pytest.mark.parametrize(
+    "sure, right, words",
+    [
+        ([0.5, 1.5], [True, False], "1.5, expected a probability"),
+        ([0.5, np.nan], [True, False], "nan"),
+        ([0.5], [True, False], "one shape"),
+        ([], [], "at least one window"),
+        (0.5, True, "one shape"),
+    ],
+)
+@pytest.mark.parametrize(
+    "function",
+    [
+        calibration.ece,
+        calibration.mce,
+        calibration.ece_mass,
+        calibration.rmsce_debiased,
+        calibration.ece_sweep,
+        calibration.smece,
+    ],
+)
 def test_what_is_no_confidence_is_refused(function, sure, right, words):
     with pytest.raises(HarLsError, match=words):
         function(np.array(sure, float), np.array(right, bool))

@@ -1,4 +1,5 @@
 """The loss against PyTorch's own, against finite differences, and against its closed form."""
+
 import json
 import math
 import re

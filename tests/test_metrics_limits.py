@@ -1,4 +1,5 @@
 """The measures where their values are known beforehand, and where there is hardly anything to measure."""
+
 import warnings
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ def near(value, expected, **tolerance):
 
 
 # ---- closed forms
+
 
 @pytest.mark.parametrize("alpha", [0.01, 0.1, 0.5])
 @pytest.mark.parametrize("classes", [2, 6, 12])
@@ -42,7 +44,8 @@ def test_model_at_the_smoothed_optimum(alpha, classes):
 
 @pytest.mark.parametrize("wrong", [1, 3])
 def test_smoothing_that_matches_the_error_rate_is_calibrated(wrong):
-    "With 20 windows, errors spread over the classes, and a confidence of exactly the accuracy, every binned error is 0."
+    """With 20 windows, errors spread over the classes, and a confidence of exactly the accuracy, every binned error
+    is 0."""
     y = np.arange(20) % 2
     taken = np.where(np.arange(20) < wrong, 1 - y, y)
     sure = 1 - wrong / 20
@@ -58,9 +61,9 @@ def test_perfect_predictor():
     ones = ("accuracy", "f1_macro", "f1_weighted", "balanced_accuracy", "accuracy_worst_subject", "max_conf", "margin")
     for name in ones + ("coverage_at_5_risk", "coverage_at_5_risk_pnorm", "silhouette", "temperature_at_bound"):
         near(found[name], 1)
-    zeros = """nll brier entropy overconfidence ece ece_floor ece_floor_95 ece_mass ece_classwise mce rmsce_debiased ece_sweep smece aurc
-    aurc_excess risk_at_80_coverage ece_true smece_true posterior_gap intra separability nc1 nc2 nc2_norms nc2_angles nc3 nc4 cdnv
-    intra_cosine nll_refinement brier_refinement ece_temperature"""
+    zeros = """nll brier entropy overconfidence ece ece_floor ece_floor_95 ece_mass ece_classwise mce rmsce_debiased
+    ece_sweep smece aurc aurc_excess risk_at_80_coverage ece_true smece_true posterior_gap intra separability nc1
+    nc2 nc2_norms nc2_angles nc3 nc4 cdnv intra_cosine nll_refinement brier_refinement ece_temperature"""
     for name in zeros.split():
         near(found[name], 0, atol=1e-12)
     near(found["logit_gap"], 1e3)
@@ -144,6 +147,7 @@ def test_temperature_undoes_sharpness():
 
 # ---- hardly anything to measure
 
+
 @settings(max_examples=150, deadline=None)
 @given(unpleasant())
 def test_every_measure_has_a_value_in_its_range_or_none(made):
@@ -155,7 +159,9 @@ def test_every_measure_has_a_value_in_its_range_or_none(made):
         values = table[name].dropna()
         slack = 1e-9 * max(1, np.abs(made.logits).max())
         assert values.between(one.low - slack, one.high + slack).all(), (name, values.tolist())
-    always = [name for name, one in MEASURES.items() if one.area != "geometry" and not name.endswith(("_wrong", "_correct"))]
+    always = [
+        name for name, one in MEASURES.items() if one.area != "geometry" and not name.endswith(("_wrong", "_correct"))
+    ]
     known = [name for name in always if MEASURES[name].needs != "posterior" and name != "logit_gap"]
     assert table[known].notna().all(axis=None)
 
@@ -165,7 +171,10 @@ def test_every_measure_has_a_value_in_its_range_or_none(made):
 def test_a_replica_has_the_same_numbers_alone(made):
     together = measure(made, made)
     for r in range(len(made.logits)):
-        one = {name: getattr(made, name)[r : r + 1] for name in ("logits", "features", "templates", "bias", "alphas", "seeds")}
+        one = {
+            name: getattr(made, name)[r : r + 1]
+            for name in ("logits", "features", "templates", "bias", "alphas", "seeds")
+        }
         alone = measure(replace(made, **one), replace(made, **one))
         for name, one in MEASURES.items():
             # distances round in units of the features
@@ -177,7 +186,9 @@ def test_absent_classes_change_no_decision_and_no_distance():
     "Three more classes that never occur and get no probability."
     made = plausible(0)
     more = np.concatenate([made.logits, np.full((2, 200, 3), -1e4)], axis=2)
-    wider = predictions(more, made.y, made.features, np.concatenate([made.templates, np.ones((2, 3, 8))], axis=1), made.subject)
+    wider = predictions(
+        more, made.y, made.features, np.concatenate([made.templates, np.ones((2, 3, 8))], axis=1), made.subject
+    )
     found, expected = scalar(wider), scalar(made)
     for name in MEASURES:
         if name not in ("ece_classwise", "pnorm_order") and not name.endswith("_pnorm"):
@@ -240,6 +251,7 @@ def test_empty_bins_count_for_nothing():
 
 
 # ---- faults
+
 
 @pytest.mark.parametrize("field", ["logits", "features", "templates"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

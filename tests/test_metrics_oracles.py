@@ -1,4 +1,5 @@
 """The measures against software by others and against loops that follow the formulas."""
+
 import warnings
 
 import calibration as uncertainty_calibration
@@ -25,6 +26,7 @@ def probabilities(made, r):
 
 
 # ---- classification: scikit-learn
+
 
 @few
 @given(unpleasant())
@@ -67,6 +69,7 @@ def test_accuracy_per_subject_by_hand():
 
 # ---- confidence: scipy and scikit-learn
 
+
 @few
 @given(unpleasant())
 def test_log_probabilities_are_scipys(made):
@@ -80,7 +83,8 @@ def test_nll_and_brier_are_scikit_learns(seed):
     found = confidence.measures(made)
     for r in range(2):
         p = probabilities(made, r)
-        # scikit-learn clips probabilities at the spacing of float64, 2e-16; none of these is that small for the true class
+        # scikit-learn clips probabilities at the spacing of float64, 2e-16; none of these is that small for the true
+        # class
         assert found["nll"][r] == pytest.approx(sklearn_metrics.log_loss(made.y, p, labels=np.arange(5)), abs=1e-9)
         assert found["brier"][r] == pytest.approx(
             sklearn_metrics.brier_score_loss(made.y, p, labels=np.arange(5), scale_by_half=False), abs=1e-12
@@ -98,8 +102,12 @@ def test_window_by_window(made):
             p = softmax(z)
             ordered = np.sort(p)[::-1]
             expected = dict(
-                correct=z.argmax() == y, max_conf=ordered[0], nll=-log_softmax(z)[y], brier=((p - np.eye(classes)[y]) ** 2).sum(),
-                entropy=-sum(q * np.log(q) for q in p if q > 0), margin=ordered[0] - (ordered[1] if classes > 1 else 0),
+                correct=z.argmax() == y,
+                max_conf=ordered[0],
+                nll=-log_softmax(z)[y],
+                brier=((p - np.eye(classes)[y]) ** 2).sum(),
+                entropy=-sum(q * np.log(q) for q in p if q > 0),
+                margin=ordered[0] - (ordered[1] if classes > 1 else 0),
                 logit_gap=np.sort(z)[-1] - np.sort(z)[-2] if classes > 1 else np.nan,
             )
             for name, value in expected.items():
@@ -118,6 +126,7 @@ def test_right_and_wrong_apart(made):
 
 
 # ---- calibration: uncertainty-calibration
+
 
 def as_binary(judgement):
     "The library takes probabilities of class 1 and labels 0 or 1."
@@ -154,7 +163,9 @@ def test_calibration_of_many_classes_is_uncertainty_calibrations(seed):
     for r in range(2):
         p = probabilities(made, r)
         assert calibration.ece(sure, correct)[r] == pytest.approx(uncertainty_calibration.get_ece(p, made.y), abs=1e-9)
-        assert calibration.ece_mass(sure, correct)[r] == pytest.approx(uncertainty_calibration.get_ece_em(p, made.y), abs=1e-9)
+        assert calibration.ece_mass(sure, correct)[r] == pytest.approx(
+            uncertainty_calibration.get_ece_em(p, made.y), abs=1e-9
+        )
         assert calibration.rmsce_debiased(sure, correct)[r] == pytest.approx(
             uncertainty_calibration.get_top_calibration_error(p, made.y, p=2, debias=True), abs=1e-7
         )
@@ -164,6 +175,7 @@ def test_calibration_of_many_classes_is_uncertainty_calibrations(seed):
 
 
 # ---- calibration: torchmetrics, away from its fault at confidence 1
+
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_ece_and_mce_are_torchmetrics(seed):
@@ -189,9 +201,11 @@ def test_torchmetrics_errs_at_confidence_one():
 
 # ---- calibration: relplot
 
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_smooth_error_at_one_width_is_relplots(seed, monkeypatch):
-    """At a fixed width relplot differs by its grids: 200 points for the integral, made finer here, and 1,001 for the kernel,
+    """At a fixed width relplot differs by its grids: 200 points for the integral, made finer here, and 1,001 for the
+    kernel,
     which `kernel.apply` lets us make finer. Confidences stay below 0.999, where it has a fault, see below."""
     monkeypatch.setattr(relplot.config, "smECE_mesh_pts", 40_001)
     sure, correct = calibration.top_label(plausible(seed, sharpness=0.7))
@@ -210,7 +224,8 @@ def test_smooth_error_at_one_width_is_relplots(seed, monkeypatch):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("sharpness", [0.2, 0.5, 1.0])
 def test_smooth_error_is_relplots_within_its_steps(seed, sharpness):
-    """relplot halves the width ten times and stops, so that its width, and with it the error, is known to 1/1024; its 200 points
+    """relplot halves the width ten times and stops, so that its width, and with it the error, is known to 1/1024; its
+    200 points
     add 0.5 %."""
     sure, correct = calibration.top_label(plausible(seed, sharpness=sharpness))
     found = calibration.smece(sure, correct)
@@ -220,7 +235,8 @@ def test_smooth_error_is_relplots_within_its_steps(seed, sharpness):
 
 
 def test_relplot_loses_half_of_what_is_at_confidence_one():
-    """Why the comparisons above keep away from 1: mass on the last grid point of relplot's kernel is its own mirror image and
+    """Why the comparisons above keep away from 1: mass on the last grid point of relplot's kernel is its own mirror
+    image and
     should count twice, but counts once. A confidence of 0.5 keeps its mass. Ours keeps both."""
     kernel, points = relplot.kernels.ReflectedGaussianKernel(0.1), np.linspace(0, 1, 2001)
     mass = [np.trapezoid(kernel.apply(np.array([f]), np.ones(1), points), points) for f in (0.5, 1.0)]
@@ -238,7 +254,8 @@ def test_smooth_error_is_its_integral(judgement):
     for sigma in (0.02, 0.3):
         images = sum(np.exp(-(((t[:, None] - sign * sure - shifts) / sigma) ** 2) / 2).sum(0) for sign in (1, -1))
         curve = images @ (correct - sure) / (len(sure) * sigma * np.sqrt(2 * np.pi))
-        # 1e-5: both integrate an absolute value by the trapezoid rule, whose error at a change of sign is quadratic in the step
+        # 1e-5: both integrate an absolute value by the trapezoid rule, whose error at a change of sign is quadratic in
+        # the step
         assert calibration.smece_at(sure, correct, sigma) == pytest.approx(np.trapezoid(abs(curve), t), abs=1e-5)
     value = float(calibration.smece(sure, correct))
     if value > 1e-3:
@@ -246,6 +263,7 @@ def test_smooth_error_is_its_integral(judgement):
 
 
 # ---- calibration: loops
+
 
 def pieces_of_equal_mass(sure, bins):
     order = np.argsort(sure, kind="stable")
@@ -268,7 +286,9 @@ def test_sweep_by_loop(judgement):
         if any(b < a for a, b in zip(shares, shares[1:])):
             break
         chosen = bins
-    error = sum(abs(sure[piece].sum() - correct[piece].sum()) for piece in pieces_of_equal_mass(sure, chosen)) / len(sure)
+    error = sum(abs(sure[piece].sum() - correct[piece].sum()) for piece in pieces_of_equal_mass(sure, chosen)) / len(
+        sure
+    )
     found, bins = calibration.ece_sweep(sure, correct)
     assert bins == chosen and found == pytest.approx(error, abs=1e-9)
 
@@ -336,7 +356,8 @@ def test_temperature_is_scipys(sharpness):
     made = plausible(3, windows=400, sharpness=sharpness)
     found, at_bound = calibration.fit_temperature(made)
     for r in range(2):
-        def nll(log_t):
+
+        def nll(log_t, r=r):
             return -log_softmax(made.logits[r] * np.exp(-log_t), axis=-1)[np.arange(400), made.y].mean()
 
         best = minimize_scalar(nll, bounds=(np.log(0.05), np.log(20)), method="bounded", options=dict(xatol=1e-10))
@@ -346,10 +367,12 @@ def test_temperature_is_scipys(sharpness):
 
 # ---- selective classification: exact expectation by loop
 
+
 @few
 @given(judged(max_windows=25))
 def test_risk_curve_by_loop(judgement):
-    "Within a group of equal scores the expected number of errors among the first m of g windows is m/g of the group's errors."
+    """Within a group of equal scores the expected number of errors among the first m of g windows is m/g of the
+    group's errors."""
     score, correct = judgement
     expected, before, errors = [], 0, 0.0
     for value in sorted(set(score), reverse=True):
@@ -362,7 +385,9 @@ def test_risk_curve_by_loop(judgement):
     assert found["aurc"] == pytest.approx(np.mean(expected))
     low_risk = [i / n for i, risk in enumerate(expected, 1) if risk <= 0.05 + 1e-12]
     assert found["coverage_at_5_risk"] == pytest.approx(max(low_risk, default=0))
-    assert found["risk_at_80_coverage"] == pytest.approx(next(r for i, r in enumerate(expected, 1) if i >= 0.8 * n - 1e-9))
+    assert found["risk_at_80_coverage"] == pytest.approx(
+        next(r for i, r in enumerate(expected, 1) if i >= 0.8 * n - 1e-9)
+    )
     assert found["aurc_excess"] >= -1e-12
 
 
@@ -400,10 +425,13 @@ def test_norm_is_the_one_with_least_validation_aurc():
 
 # ---- geometry
 
+
 @few
 @given(unpleasant(min_windows=2))
 def test_silhouette_is_scikit_learns(made):
-    features = np.clip(made.logits, -1e6, 1e6)  # beyond, squares of differences overflow in their float32 path and ours alike
+    features = np.clip(
+        made.logits, -1e6, 1e6
+    )  # beyond, squares of differences overflow in their float32 path and ours alike
     made = predictions(made.logits, made.y, features)
     found = geometry.silhouette(geometry.Clusters(made))
     classes = len(np.unique(made.y))
@@ -451,7 +479,8 @@ def test_geometry_by_loop(seed):
             silhouette=sklearn_metrics.silhouette_score(x, y),
         )
         expected |= dict(
-            separability=expected["intra"] / expected["inter"], intra_relative=expected["intra"] / expected["feature_norm"],
+            separability=expected["intra"] / expected["inter"],
+            intra_relative=expected["intra"] / expected["feature_norm"],
             inter_relative=expected["inter"] / expected["feature_norm"],
         )
         assert set(expected) == set(found)

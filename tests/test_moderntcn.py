@@ -1,4 +1,6 @@
-"""ModernTCN against an implementation written from the paper's equations, with sums where the library has convolutions."""
+"""ModernTCN against an implementation written from the paper's equations, with sums where the library has
+convolutions."""
+
 import copy
 import math
 
@@ -12,7 +14,14 @@ from hypothesis import strategies as st
 from har_ls.core import HarLsError
 from har_ls.models.moderntcn import ModernTCNConfig, PlainModernTCN, parameter_count
 from har_ls.models.moderntcn_fast import (
-    FoldedModernTCN, Kept, ModernTCN, branch_statistics, branch_statistics_gradient, diagonal_sums, from_published, toeplitz,
+    FoldedModernTCN,
+    Kept,
+    ModernTCN,
+    branch_statistics,
+    branch_statistics_gradient,
+    diagonal_sums,
+    from_published,
+    toeplitz,
 )
 from har_ls.models.registry import build, plain
 from har_ls.models.replicas import DropoutBank, seeded
@@ -24,7 +33,8 @@ SHAPES = {
     "tiny": TINY,
     "hidden units": TINY | dict(ratio=3),
     "odd positions": TINY | dict(length=29, stride=4, kernels=(7, 13), small_kernels=(5, 1)),
-    "three stages, merging by 3": TINY | dict(length=64, widths=(4, 6, 8), depth=(2, 1, 2), kernels=(15, 9, 5), small_kernels=(5, 3, 5), downsample=3),
+    "three stages, merging by 3": TINY
+    | dict(length=64, widths=(4, 6, 8), depth=(2, 1, 2), kernels=(15, 9, 5), small_kernels=(5, 3, 5), downsample=3),
     "one stage": TINY | dict(widths=(5,), depth=(3,), kernels=(31,), small_kernels=(5,), head="flatten"),
     "one variable": TINY | dict(channels=1, head="flatten"),
     "patches that touch": TINY | dict(length=41, patch=1, stride=1, kernels=(51, 49), small_kernels=(5, 5)),
@@ -32,7 +42,7 @@ SHAPES = {
 }
 
 
-# -- the oracle: plain sums over numpy arrays, from a state dict in the published layout ---------------------------------------------------
+# -- the oracle: plain sums over numpy arrays, from a state dict in the published layout -------------------------------
 
 
 def _normalised(x, state, name, axes, training):
@@ -94,10 +104,18 @@ def published_forward(state, x, config, training=False):
             name, n, before = f"stages.{i}.blocks.{j}", x.shape[2], x
             x = x.reshape(b, m * d, n)
             branches = [
-                _normalised(_depthwise(x, state[f"{name}.dw.{branch}.conv.weight"]), state, f"{name}.dw.{branch}.bn", (0, 2), training)
+                _normalised(
+                    _depthwise(x, state[f"{name}.dw.{branch}.conv.weight"]),
+                    state,
+                    f"{name}.dw.{branch}.bn",
+                    (0, 2),
+                    training,
+                )
                 for branch in ("lkb_origin", "small_conv")
             ]
-            x = _normalised(sum(branches).reshape(b * m, d, n), state, f"{name}.norm", (0, 2), training).reshape(b, m * d, n)
+            x = _normalised(sum(branches).reshape(b * m, d, n), state, f"{name}.norm", (0, 2), training).reshape(
+                b, m * d, n
+            )
             x = _gelu(_grouped(x, state[f"{name}.ffn1pw1.weight"], state[f"{name}.ffn1pw1.bias"], m))
             x = _grouped(x, state[f"{name}.ffn1pw2.weight"], state[f"{name}.ffn1pw2.bias"], m)
             x = x.reshape(b, m, d, n).transpose(0, 2, 1, 3).reshape(b, d * m, n)
@@ -123,7 +141,9 @@ def _used(config, seed=0):
 
 def _windows(config, replicas=1, batch=5, seed=0, device="cpu"):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(replicas, batch, config.channels, config.length, generator=generator, dtype=torch.float64).to(device)
+    return torch.randn(replicas, batch, config.channels, config.length, generator=generator, dtype=torch.float64).to(
+        device
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -144,7 +164,7 @@ def test_equals_the_published_network(shape, training):
                 np.testing.assert_allclose(ours[0].numpy(), theirs, rtol=0, atol=1e-10, err_msg=name)
 
 
-# -- fast against plain: outputs, gradients, running statistics ----------------------------------------------------------------------------
+# -- fast against plain: outputs, gradients, running statistics --------------------------------------------------------
 
 
 class Masked(torch.nn.Module):
@@ -189,7 +209,9 @@ def test_equals_plain_in_outputs_gradients_and_statistics(shape, path, device):
         for a, b in zip((features[r], logits[r]), ours):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
         for name, parameter in alone.named_parameters():
-            torch.testing.assert_close(model.get_parameter(name).grad[r], parameter.grad, rtol=1e-10, atol=1e-10, msg=name)
+            torch.testing.assert_close(
+                model.get_parameter(name).grad[r], parameter.grad, rtol=1e-10, atol=1e-10, msg=name
+            )
         for name, buffer in model.named_buffers():
             torch.testing.assert_close(buffer[r], alone.get_buffer(name), rtol=0, atol=1e-11, msg=name)
 
@@ -282,7 +304,7 @@ def test_copies_and_changing_batches_do_not_share_memory():
     torch.testing.assert_close(small, expected, rtol=0, atol=1e-12)
 
 
-# -- parts -----------------------------------------------------------------------------------------------------------------------------------
+# -- parts -------------------------------------------------------------------------------------------------------------
 
 
 @given(n=st.integers(1, 9), half=st.integers(0, 11), seed=st.integers(0, 99))
@@ -321,7 +343,9 @@ def test_statistics_of_branches_are_those_of_their_outputs(n, half, seed):
     grad_product = torch.randn(2, 2, 2, generator=generator, dtype=torch.float64)
     grad_product = grad_product + grad_product.mT
     wanted = torch.autograd.grad(expected, (kernels, x), (grad_mean, grad_product))
-    by_kernel, by_first, by_second = branch_statistics_gradient(grad_mean, grad_product, kernels.detach(), known, n * batch, Kept())
+    by_kernel, by_first, by_second = branch_statistics_gradient(
+        grad_mean, grad_product, kernels.detach(), known, n * batch, Kept()
+    )
     torch.testing.assert_close((by_kernel, by_first.unsqueeze(2) + 2 * by_second @ x.detach()), wanted)
 
 
@@ -335,8 +359,12 @@ def test_sizes_of_the_default_and_of_published_configurations():
     assert parameter_count(ModernTCNConfig(9, 128, 6, head="flatten")) == 196_582
     assert parameter_count(ModernTCNConfig(9, 128, 6)) == 144_742
     assert build("moderntcn", 9, 128, 6).templates.shape == (1, 6, 576)
-    heartbeat = ModernTCNConfig(61, 405, 2, widths=(256,), depth=(1,), kernels=(31,), small_kernels=(5,), head="flatten")
-    face = ModernTCNConfig(5, 62, 2, patch=32, stride=16, widths=(32, 64, 128), depth=(1, 1, 1), kernels=(9,) * 3, small_kernels=(5,) * 3)
+    heartbeat = ModernTCNConfig(
+        61, 405, 2, widths=(256,), depth=(1,), kernels=(31,), small_kernels=(5,), head="flatten"
+    )
+    face = ModernTCNConfig(
+        5, 62, 2, patch=32, stride=16, widths=(32, 64, 128), depth=(1, 1, 1), kernels=(9,) * 3, small_kernels=(5,) * 3
+    )
     assert heartbeat.positions == [101] and face.positions == [3, 2, 1]
     features, logits = ModernTCN(face, (0,))(torch.randn(1, 2, 5, 62))
     assert features.shape == (1, 2, 5 * 128) and logits.shape == (1, 2, 2)
@@ -351,18 +379,21 @@ def test_weights_and_masks_follow_from_the_seed_alone():
     assert torch.equal(a(x)[1][1], b(x)[1][1]) and not torch.equal(a.templates[0], b.templates[0])
 
 
-# -- faults ----------------------------------------------------------------------------------------------------------------------------------
+# -- faults ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(kernels=(3, 5), small_kernels=(5, 3)), "small one not above the large one"),
-    (dict(kernels=(8, 5)), "must be odd"),
-    (dict(kernels=(9,)), "one entry per stage"),
-    (dict(stride=5), "stride 5"),
-    (dict(length=1), "stride 2"),
-    (dict(length=3, downsample=4), "too few"),
-    (dict(head="mean"), "unknown head"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(kernels=(3, 5), small_kernels=(5, 3)), "small one not above the large one"),
+        (dict(kernels=(8, 5)), "must be odd"),
+        (dict(kernels=(9,)), "one entry per stage"),
+        (dict(stride=5), "stride 5"),
+        (dict(length=1), "stride 2"),
+        (dict(length=3, downsample=4), "too few"),
+        (dict(head="mean"), "unknown head"),
+    ],
+)
 def test_sizes_that_do_not_fit_are_named(change, message):
     with pytest.raises(HarLsError, match=message):
         ModernTCNConfig(**TINY | change)

@@ -1,4 +1,5 @@
 """Every component notebook runs top to bottom from a clean start, in its own folder, without a download."""
+
 import multiprocessing
 import os
 import sys
@@ -12,10 +13,21 @@ NBS = ROOT / "nbs"
 COMPONENTS = sorted(
     p.relative_to(NBS).as_posix()
     for p in NBS.rglob("*.ipynb")
-    if "study" not in p.relative_to(NBS).parts and not any(part.startswith((".", "_")) for part in p.relative_to(NBS).parts)
+    if "study" not in p.relative_to(NBS).parts
+    and not any(part.startswith((".", "_")) for part in p.relative_to(NBS).parts)
 )
-# A server that has imported what nearly every notebook imports, and knows nothing else, forks once per notebook: clean, and without seconds of imports.
-PRELOAD = ["numpy", "pandas", "pyarrow.parquet", "scipy.stats", "sklearn.metrics", "matplotlib.pyplot", "torch", "nbdev.test"]
+# A server that has imported what nearly every notebook imports, and knows nothing else, forks once per notebook: clean,
+# and without seconds of imports.
+PRELOAD = [
+    "numpy",
+    "pandas",
+    "pyarrow.parquet",
+    "scipy.stats",
+    "sklearn.metrics",
+    "matplotlib.pyplot",
+    "torch",
+    "nbdev.test",
+]
 CLEAN = multiprocessing.get_context("forkserver")
 CLEAN.set_forkserver_preload(PRELOAD)
 

@@ -1,4 +1,6 @@
-"""Advice from a model's own predictions: what is read, what is refused, and whether the numbers are those of other libraries."""
+"""Advice from a model's own predictions: what is read, what is refused, and whether the numbers are those of other
+libraries."""
+
 import calibration as uncertainty_calibration
 import numpy as np
 import pandas as pd
@@ -21,14 +23,21 @@ def table(scale=2.0, people=16, windows=50, seed=0):
     p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
     y = (rng.random(len(z))[:, None] > p.cumsum(1)).sum(1).clip(max=2)
     part = np.where(subject < people, "validation", "test")
-    return pd.DataFrame(dict(part=part, subject=subject, y=np.array(CLASSES)[y]) | {f"logit_{name}": scale * z[:, k] for k, name in enumerate(CLASSES)})
+    return pd.DataFrame(
+        dict(part=part, subject=subject, y=np.array(CLASSES)[y])
+        | {f"logit_{name}": scale * z[:, k] for k, name in enumerate(CLASSES)}
+    )
 
 
 def arrays(frame):
     "The same as arrays."
     made = {"classes": np.array(CLASSES)}
     for part, some in frame.groupby("part"):
-        made |= {f"{part}_logits": some.filter(like="logit_").to_numpy(), f"{part}_y": some.y.to_numpy(str), f"{part}_subject": some.subject.to_numpy()}
+        made |= {
+            f"{part}_logits": some.filter(like="logit_").to_numpy(),
+            f"{part}_y": some.y.to_numpy(str),
+            f"{part}_subject": some.subject.to_numpy(),
+        }
     return made
 
 
@@ -45,7 +54,10 @@ def written(tmp_path):
 def test_every_format_gives_the_same(written):
     found = [look(read_outputs(written / name)) for name in ("a.csv", "a.csv.gz", "a.parquet", "a.npz")]
     for other in found[1:]:
-        assert np.allclose([other.temperature, other.gap.value, other.gap.low, *other.ece, *other.nll], [found[0].temperature, found[0].gap.value, found[0].gap.low, *found[0].ece, *found[0].nll])
+        assert np.allclose(
+            [other.temperature, other.gap.value, other.gap.low, *other.ece, *other.nll],
+            [found[0].temperature, found[0].gap.value, found[0].gap.low, *found[0].ece, *found[0].nll],
+        )
 
 
 def test_numbers_are_those_of_other_libraries(written):
@@ -79,17 +91,23 @@ def test_an_honest_model_is_rarely_sent_to_be_mended(tmp_path):
     assert np.mean(advice) <= 0.1  # 2.5 % of them by chance; 0.1 is five standard errors away
 
 
-@pytest.mark.parametrize("fault, words", [
-    (lambda t: t.assign(logit_lying=t.logit_lying.mask(t.index == 4)), "row 5: logit_lying"),
-    (lambda t: t.assign(logit_lying=t.logit_lying.mask(t.index == 4, np.inf)), "expected a finite number"),
-    (lambda t: t.assign(logit_lying=t.logit_lying.astype(object).mask(t.index == 4, "1,5")), "'1,5'"),
-    (lambda t: t.assign(y=t.y.mask(t.index == 0, "flying")), "'flying'"),
-    (lambda t: t.assign(part=t.part.mask(t.index == 2, "train")), "row 3: part is 'train'"),
-    (lambda t: t.drop(columns="subject"), "no column subject"),
-    (lambda t: t.drop(columns=["logit_lying", "logit_sitting"]), "at least two classes"),
-    (lambda t: t[t.part == "test"], "no rows of the validation part"),
-    (lambda t: t.assign(**np.exp(t.filter(like="logit_")).pipe(lambda p: p.div(p.sum(axis=1), axis=0))), "are probabilities"),
-])
+@pytest.mark.parametrize(
+    "fault, words",
+    [
+        (lambda t: t.assign(logit_lying=t.logit_lying.mask(t.index == 4)), "row 5: logit_lying"),
+        (lambda t: t.assign(logit_lying=t.logit_lying.mask(t.index == 4, np.inf)), "expected a finite number"),
+        (lambda t: t.assign(logit_lying=t.logit_lying.astype(object).mask(t.index == 4, "1,5")), "'1,5'"),
+        (lambda t: t.assign(y=t.y.mask(t.index == 0, "flying")), "'flying'"),
+        (lambda t: t.assign(part=t.part.mask(t.index == 2, "train")), "row 3: part is 'train'"),
+        (lambda t: t.drop(columns="subject"), "no column subject"),
+        (lambda t: t.drop(columns=["logit_lying", "logit_sitting"]), "at least two classes"),
+        (lambda t: t[t.part == "test"], "no rows of the validation part"),
+        (
+            lambda t: t.assign(**np.exp(t.filter(like="logit_")).pipe(lambda p: p.div(p.sum(axis=1), axis=0))),
+            "are probabilities",
+        ),
+    ],
+)
 def test_a_faulty_table_is_refused_by_name(tmp_path, fault, words):
     fault(table(people=4, windows=5)).to_csv(tmp_path / "a.csv", index=False)
     with pytest.raises(HarLsError, match="a.csv") as error:
@@ -97,14 +115,20 @@ def test_a_faulty_table_is_refused_by_name(tmp_path, fault, words):
     assert words in str(error.value)
 
 
-@pytest.mark.parametrize("fault, words", [
-    (lambda a: a | {"test_y": a["test_y"][:-1]}, "test_y has shape"),
-    (lambda a: a | {"test_logits": a["test_logits"][:, :2]}, "with the same classes"),
-    (lambda a: a | {"test_logits": a["test_logits"][0]}, "expected [windows, classes]"),
-    (lambda a: {k: v for k, v in a.items() if k != "validation_subject"}, "no array validation_subject"),
-    (lambda a: a | {"classes": a["classes"][:2]}, "2 names in classes"),
-    (lambda a: a | {"test_logits": np.where(np.arange(3) == 1, np.nan, a["test_logits"])}, "test row 1 has nan for class sitting"),
-])
+@pytest.mark.parametrize(
+    "fault, words",
+    [
+        (lambda a: a | {"test_y": a["test_y"][:-1]}, "test_y has shape"),
+        (lambda a: a | {"test_logits": a["test_logits"][:, :2]}, "with the same classes"),
+        (lambda a: a | {"test_logits": a["test_logits"][0]}, "expected [windows, classes]"),
+        (lambda a: {k: v for k, v in a.items() if k != "validation_subject"}, "no array validation_subject"),
+        (lambda a: a | {"classes": a["classes"][:2]}, "2 names in classes"),
+        (
+            lambda a: a | {"test_logits": np.where(np.arange(3) == 1, np.nan, a["test_logits"])},
+            "test row 1 has nan for class sitting",
+        ),
+    ],
+)
 def test_misaligned_arrays_are_refused_by_name(tmp_path, fault, words):
     np.savez(tmp_path / "a.npz", **fault(arrays(table(people=4, windows=5))))
     with pytest.raises(HarLsError) as error:

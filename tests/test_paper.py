@@ -1,4 +1,5 @@
 """The analyses of Müller et al. on cases whose answer is known, and their faults."""
+
 import math
 
 import numpy as np
@@ -31,7 +32,9 @@ def predictions(seed=0, R=2, N=60, K=5, D=8, part="test", sure=1.0):
 def test_a_point_at_a_template_is_projected_onto_it_and_distances_in_the_plane_are_kept():
     p = predictions(D=8)
     inside = np.einsum("nk,kd->nd", np.random.default_rng(1).dirichlet(np.ones(3), size=60), p.templates[0, [0, 2, 3]])
-    p = Predictions("test", p.logits, np.stack([inside, inside]), p.templates, p.bias, p.y, p.subject, p.alphas, p.seeds)
+    p = Predictions(
+        "test", p.logits, np.stack([inside, inside]), p.templates, p.bias, p.y, p.subject, p.alphas, p.seeds
+    )
     flat = project(p, (0, 2, 3), per_class=None)
     chosen = np.concatenate([np.flatnonzero(p.y == c) for c in (0, 2, 3)])
     true = np.linalg.norm(inside[chosen][:, None] - p.templates[0, [0, 2, 3]], axis=-1)
@@ -77,7 +80,10 @@ def test_cluster_numbers_against_loops():
     means = [x[p.y == k].mean(0) for k in range(5)]
     spread = np.sqrt(np.mean([math.dist(x[n], means[k]) ** 2 for n, k in enumerate(p.y)]))
     between = np.mean([math.dist(means[a], means[b]) for a in range(5) for b in range(a)])
-    assert np.allclose(row[["own", "unevenness", "spread"]].astype(float), [np.mean(own) / np.mean(others), np.mean(uneven), spread / between])
+    assert np.allclose(
+        row[["own", "unevenness", "spread"]].astype(float),
+        [np.mean(own) / np.mean(others), np.mean(uneven), spread / between],
+    )
     assert np.allclose(template_distances(p)[1, 3], [math.dist(x[3], w[j]) for j in range(5)])
 
 
@@ -104,7 +110,12 @@ def test_temperature_rows_against_scikit_learn_and_scipy(seed):
         return log_loss(p.y, q / q.sum(-1, keepdims=True), labels=range(5))
 
     for r in range(2):
-        best = minimize_scalar(lambda log_t: nll(validation, r, np.exp(log_t)), bounds=np.log([0.05, 20]), method="bounded", options=dict(xatol=1e-9))
+        best = minimize_scalar(
+            lambda log_t, r=r: nll(validation, r, np.exp(log_t)),
+            bounds=np.log([0.05, 20]),
+            method="bounded",
+            options=dict(xatol=1e-9),
+        )
         here = table[(table.seed == r) & table.scaled].iloc[0]
         assert nll(validation, r, here.temperature) <= best.fun + 1e-9
         assert here.nll == pytest.approx(nll(test, r, here.temperature), rel=1e-6)
@@ -132,7 +143,10 @@ def test_windows_far_apart_give_log_n(N, truth):
 
 def test_two_collapsed_classes_give_log_two_with_a_hundred_draws():
     rng = np.random.default_rng(0)
-    found = [mutual_information(*(30.0 * (np.arange(60) % 2)[:, None] + rng.normal(size=(60, 100)) for _ in range(2))) for _ in range(5)]
+    found = [
+        mutual_information(*(30.0 * (np.arange(60) % 2)[:, None] + rng.normal(size=(60, 100)) for _ in range(2)))
+        for _ in range(5)
+    ]
     assert np.mean(found) == pytest.approx(math.log(2), rel=0.02)
 
 
@@ -176,7 +190,8 @@ def test_disturbances_are_checked_and_seeded():
 
 
 def test_distillation_against_pytorchs_divergence():
-    "Up to the teacher's own entropy, the soft part is T^2 times torch's Kullback-Leibler divergence, in value and gradient."
+    """Up to the teacher's own entropy, the soft part is T^2 times torch's Kullback-Leibler divergence, in value and
+    gradient."""
     generator = torch.Generator().manual_seed(0)
     student, teacher = (3 * torch.randn(4, 9, 5, generator=generator, dtype=torch.float64) for _ in range(2))
     y = torch.randint(5, (4, 9), generator=generator)
@@ -184,14 +199,18 @@ def test_distillation_against_pytorchs_divergence():
     student.requires_grad_()
     ours = distillation_loss(student, y, teacher, 0.3, t)
     p = [(teacher[r] / t[r]).softmax(-1) for r in range(4)]
-    theirs = torch.stack([
-        0.7 * torch.nn.functional.cross_entropy(student[r], y[r])
-        + 0.3 * t[r] ** 2 * (
-            torch.nn.functional.kl_div((student[r] / t[r]).log_softmax(-1), p[r], reduction="batchmean")
-            + torch.distributions.Categorical(probs=p[r]).entropy().mean()
-        )
-        for r in range(4)
-    ])
+    theirs = torch.stack(
+        [
+            0.7 * torch.nn.functional.cross_entropy(student[r], y[r])
+            + 0.3
+            * t[r] ** 2
+            * (
+                torch.nn.functional.kl_div((student[r] / t[r]).log_softmax(-1), p[r], reduction="batchmean")
+                + torch.distributions.Categorical(probs=p[r]).entropy().mean()
+            )
+            for r in range(4)
+        ]
+    )
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     one, two = (torch.autograd.grad(loss.sum(), student, retain_graph=True)[0] for loss in (ours, theirs))
     torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-14)
@@ -214,6 +233,16 @@ def test_teachers_must_know_the_windows_of_the_student():
 
 def test_a_smoothed_teacher_has_its_alpha_as_index():
     p = predictions()
-    p = Predictions("train", np.log(0.8 * np.eye(5)[p.y] + 0.2 / 5)[None], p.features[:1], p.templates[:1], p.bias[:1], p.y, p.subject, p.alphas[:1], p.seeds[:1])
+    p = Predictions(
+        "train",
+        np.log(0.8 * np.eye(5)[p.y] + 0.2 / 5)[None],
+        p.features[:1],
+        p.templates[:1],
+        p.bias[:1],
+        p.y,
+        p.subject,
+        p.alphas[:1],
+        p.seeds[:1],
+    )
     assert smoothing_index(p) == pytest.approx(0.2)
     assert smoothing_index(p, 1e6) == pytest.approx(1, abs=1e-4)

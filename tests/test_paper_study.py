@@ -1,4 +1,6 @@
-"""The paper's experiments: run once and resumed, collected and published, judged rightly, and a page that is computed and not written."""
+"""The paper's experiments: run once and resumed, collected and published, judged rightly, and a page that is
+computed and not written."""
+
 import json
 import os
 import re
@@ -38,7 +40,10 @@ def quick(tmp_path_factory):
     folder = tmp_path_factory.mktemp("paper")
     code = "from har_ls.cli import main; raise SystemExit(main())"
     done = subprocess.run(
-        [sys.executable, "-c", code, *SMALL, "--out", "here", "--publish", "tables"], cwd=folder, capture_output=True, text=True,
+        [sys.executable, "-c", code, *SMALL, "--out", "here", "--publish", "tables"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
         env=dict(os.environ, PYTHONPATH=str(ROOT)),
     )
     assert done.returncode == 0, done.stderr
@@ -82,7 +87,12 @@ def test_what_a_run_keeps(quick):
     distilled = Path(about[(about.notebook == "distil") & (about.alpha == 0)].path.iloc[0])
     table = pd.read_parquet(distilled / "metrics.parquet")
     counted = table[table.part == "test"].groupby(["role", "temperature"]).seed.apply(list).to_dict()
-    assert counted == {("teacher", 1.0): [0, 1], ("direct", 1.0): [0, 1], ("distilled", 1.0): [0, 1], ("distilled", 4.0): [0, 1]}
+    assert counted == {
+        ("teacher", 1.0): [0, 1],
+        ("direct", 1.0): [0, 1],
+        ("distilled", 1.0): [0, 1],
+        ("distilled", 4.0): [0, 1],
+    }
     soft = table[table.role == "distilled"].groupby("temperature").gamma.mean()
     assert soft[4.0] > soft[1.0]  # a temperature makes targets softer
 
@@ -92,14 +102,21 @@ def test_published_tables_are_the_collected_ones(quick, results, tmp_path):
     for name in experiment.TABLES:
         pd.testing.assert_frame_equal(getattr(published, name), getattr(results, name), check_dtype=False)
     pd.testing.assert_frame_equal(experiment.scorecard(published), experiment.scorecard(results))
-    assert sorted(item.name for item in (quick / "tables").iterdir()) == sorted(f"{name}.parquet" for name in experiment.TABLES)
+    assert sorted(item.name for item in (quick / "tables").iterdir()) == sorted(
+        f"{name}.parquet" for name in experiment.TABLES
+    )
     with pytest.raises(HarLsError, match="no finished runs of the paper's experiments"):
         experiment.collect(tmp_path)
 
 
 def test_page_needs_no_network_and_names_no_machine(quick):
     page = (quick / "here" / "page" / "paper.html").read_text(encoding="utf-8")
-    assert "<script" not in page and not re.findall(r'src="(?!data:)', page) and str(quick) not in page and str(ROOT) not in page
+    assert (
+        "<script" not in page
+        and not re.findall(r'src="(?!data:)', page)
+        and str(quick) not in page
+        and str(ROOT) not in page
+    )
     assert "<math" in page and "</math><mrow>" not in page
     for heading in ("Figure 1", "Figure 2 and Table 3", "Figure 4", "Figure 5", "Figure 6", "The claims"):
         assert heading in page
@@ -108,14 +125,24 @@ def test_page_needs_no_network_and_names_no_machine(quick):
     assert not re.search(r"\bnan\b", words)
     images = re.findall(r"<img [^>]+>", page)
     assert len(images) >= 7 and all(re.search(r'alt="[^"]{20,}"', image) for image in images)
-    left = [cell for cell in nbformat.read(quick / "here" / "page" / "paper.ipynb", 4).cells if any(o.output_type == "stream" for o in cell.get("outputs", []))]
+    left = [
+        cell
+        for cell in nbformat.read(quick / "here" / "page" / "paper.ipynb", 4).cells
+        if any(o.output_type == "stream" for o in cell.get("outputs", []))
+    ]
     assert not left
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["--seeds", "2"], "name a --profile too"), (["--dry-run"], "name a --profile too"), (["--profile", "slow"], "unknown profile 'slow'"),
-    (["--profile", "quick", "--datasets", "nosuch"], "unknown dataset"), (["--runs", "nowhere"], "no such folder"),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--seeds", "2"], "name a --profile too"),
+        (["--dry-run"], "name a --profile too"),
+        (["--profile", "slow"], "unknown profile 'slow'"),
+        (["--profile", "quick", "--datasets", "nosuch"], "unknown dataset"),
+        (["--runs", "nowhere"], "no such folder"),
+    ],
+)
 def test_what_the_user_can_mend(capsys, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["paper", *arguments]) == 1
@@ -131,7 +158,9 @@ def test_specs_of_the_profiles():
     assert all(spec.settings["temperatures"] == [1] for spec in full if spec.notebook == "distil" and spec.alpha > 0)
     assert max(spec.alpha for spec in full) == 0.75 and all(len(spec.seeds) >= 3 for spec in full)
     assert all(spec.settings["draws"] >= 100 for spec in full if spec.notebook == "trained")
-    assert all(len(spec.seeds) == 2 for spec in experiment.experiment_specs(experiment.make_experiment("full", seeds=2)))
+    assert all(
+        len(spec.seeds) == 2 for spec in experiment.experiment_specs(experiment.make_experiment("full", seeds=2))
+    )
     with pytest.raises(HarLsError, match="datasets is empty"):
         experiment.make_experiment("full", datasets=())
 
@@ -139,7 +168,10 @@ def test_specs_of_the_profiles():
 def made_up(results, **wanted):
     """Tables of eight people and five seeds in which each comparison has the wanted mean difference, with a little
     noise."""
-    rng, rows = np.random.default_rng(0), {"people": [], "distillation_people": [], "temperature": [], "distillation": []}
+    rng, rows = (
+        np.random.default_rng(0),
+        {"people": [], "distillation_people": [], "temperature": [], "distillation": []},
+    )
     rows["information"] = []
 
     def change(name):
@@ -148,7 +180,9 @@ def made_up(results, **wanted):
     for alpha in (0.0, 0.1):
         on = alpha > 0
         for seed in range(5):
-            key = dict(dataset="wisdm", model="resnet1d", protocol="subject", fold=0, alpha=alpha, seed=seed, part="test")
+            key = dict(
+                dataset="wisdm", model="resnet1d", protocol="subject", fold=0, alpha=alpha, seed=seed, part="test"
+            )
             for j in range(8):
                 person = key | dict(subject=j, n=10) | {m: 5 + on * change(m) for m in experiment.SHARED}
                 for name, start in (("ece", 1.0), ("ece_temperature", 0.2)):
@@ -172,11 +206,16 @@ def made_up(results, **wanted):
 
 
 def test_verdicts_on_tables_of_known_truth(results):
-    as_claimed = dict(spread=-0.2, tilt=-0.1, scale=-0.3, ece=-0.075, nll=0.05, teacher=0.02, student=-0.05, information=-1.0)
+    as_claimed = dict(
+        spread=-0.2, tilt=-0.1, scale=-0.3, ece=-0.075, nll=0.05, teacher=0.02, student=-0.05, information=-1.0
+    )
     card = experiment.scorecard(made_up(results, **as_claimed)).set_index("name")
     told = card.drop("information")
     assert set(told.verdict) == {"supported"}, card[["verdict", "why", "estimate", "low", "high"]]
-    assert card.loc["tighter", "low"] < -0.2 < card.loc["tighter", "high"] and card.loc["tighter", "n"] == "8 people, 5 seeds"
+    assert (
+        card.loc["tighter", "low"] < -0.2 < card.loc["tighter", "high"]
+        and card.loc["tighter", "n"] == "8 people, 5 seeds"
+    )
     assert card.loc["information", "verdict"] == "undecided" and card.loc["information", "agree"] == 1
     assert "not measured person by person" in card.loc["information", "n"]
     # against the hard teacher's student at its best T
@@ -199,12 +238,23 @@ def test_shares_of_people_are_right_to_first_order():
 
     def of(index):
         return experiment.Predictions(
-            "test", logits[:, index], x[:, index], w, np.zeros((2, 4)), y[index], who[index], np.array([0.0, 0.1]), np.zeros(2, int)
+            "test",
+            logits[:, index],
+            x[:, index],
+            w,
+            np.zeros((2, 4)),
+            y[index],
+            who[index],
+            np.array([0.0, 0.1]),
+            np.zeros(2, int),
         )
 
     once = np.repeat(np.arange(240), 60)
     more = np.concatenate([once, np.flatnonzero(who == 2)])
-    values, numbers = experiment.cluster_values(of(np.arange(240))), [experiment.cluster_numbers(of(i)) for i in (once, more)]
+    values, numbers = (
+        experiment.cluster_values(of(np.arange(240))),
+        [experiment.cluster_numbers(of(i)) for i in (once, more)],
+    )
     for name in experiment.SHARED:
         assert np.allclose(values[name].mean(1), numbers[0][name])
         share = (values[name] - values[name].mean(1, keepdims=True))[:, who == 2].sum(1) / 240 / 60
@@ -236,7 +286,9 @@ def test_the_pair_is_found_without_a_network_and_copies_are_scaled():
     assert copies.shape == (40, 30, 6, 64) and copies.dtype == np.float32
     assert np.array_equal(copies, disturbed_copies(parts, (a, b), windows=30, copies=40))
     x, y, *_ = parts.part("train")
-    chosen = np.concatenate([np.flatnonzero(y == c)[np.linspace(0, (y == c).sum() - 1, 15).round().astype(int)] for c in (a, b)])
+    chosen = np.concatenate(
+        [np.flatnonzero(y == c)[np.linspace(0, (y == c).sum() - 1, 15).round().astype(int)] for c in (a, b)]
+    )
     assert abs(np.corrcoef(copies.mean(0).ravel(), x[chosen].ravel())[0, 1]) > 0.9
     trained = train("resnet1d", parts, 0.0, (0, 1), Recipe(epochs=1), progress=False, parts=("test",)).model
     both = logit_information(trained, copies, (a, b), held_out=10)
@@ -249,24 +301,45 @@ def test_the_pair_is_found_without_a_network_and_copies_are_scaled():
 def test_tilt_sees_only_what_matters():
     templates = 3 * np.eye(5)[None]
     rng = np.random.default_rng(0)
-    base = experiment.Predictions("test", rng.normal(size=(1, 5, 5)), 9.0 * np.eye(5)[None], templates, np.zeros((1, 5)), np.arange(5), np.arange(5), np.zeros(1), np.zeros(1, int))
+    base = experiment.Predictions(
+        "test",
+        rng.normal(size=(1, 5, 5)),
+        9.0 * np.eye(5)[None],
+        templates,
+        np.zeros((1, 5)),
+        np.arange(5),
+        np.arange(5),
+        np.zeros(1),
+        np.zeros(1, int),
+    )
     assert np.isclose(experiment.cluster_numbers(base).tilt[0], 0)
-    more = replace(base, features=base.features + 100.0)  # every window moved along the diagonal: as far from each template as before, relative to the others
+    more = replace(
+        base, features=base.features + 100.0
+    )  # every window moved along the diagonal: as far from each template as before, relative to the others
     assert np.isclose(experiment.cluster_numbers(more).tilt[0], 0, atol=1e-6)
     aside = replace(base, features=base.features + 2 * np.eye(5)[[1, 2, 3, 4, 0]])
     squared = ((aside.features[0][:, None] - templates[0]) ** 2).sum(-1)
     others = np.array([np.delete(squared[n], n) for n in range(5)])
-    assert np.isclose(experiment.cluster_numbers(aside).tilt[0], others.std(1).mean() / (others.mean(1) - np.diag(squared)).mean())
+    assert np.isclose(
+        experiment.cluster_numbers(aside).tilt[0], others.std(1).mean() / (others.mean(1) - np.diag(squared)).mean()
+    )
 
 
 def test_numbers_of_the_paper_as_printed():
     paper = experiment.printed()
     assert list(paper.columns) == ["source", "dataset", "architecture", "quantity", "alpha", "value"]
     wide = paper[paper.source.str.endswith("Table 3")].pivot(index="dataset", columns="quantity", values="value")
-    assert wide.loc["CIFAR-100"].to_dict() == {"ECE, hard targets": 0.150, "ECE, temperature scaling": 0.021, "temperature": 1.9, "ECE, label smoothing": 0.024}
+    assert wide.loc["CIFAR-100"].to_dict() == {
+        "ECE, hard targets": 0.150,
+        "ECE, temperature scaling": 0.021,
+        "temperature": 1.9,
+        "ECE, label smoothing": 0.024,
+    }
     assert wide.loc["ImageNet", "ECE, label smoothing"] == 0.035 and wide.loc["EN-DE", "temperature"] == 1.13
     assert set(paper[paper.dataset == "MNIST"].value) == {0.002, 0.056}
 
 
 def test_no_literal_result_in_the_page():
-    assert_no_literal_results(NOTEBOOK, floats={0.0, 0.1, 1.0})  # no smoothing, the strength in question, no temperature
+    assert_no_literal_results(
+        NOTEBOOK, floats={0.0, 0.1, 1.0}
+    )  # no smoothing, the strength in question, no temperature

@@ -23,10 +23,15 @@ SMALL = dict(
     wisdm=(lambda path: wisdm.tiny(path, seconds=5, faults=False), "WISDM_ar_v1.1/WISDM_ar_v1.1_raw.txt", ",", 1),
     pamap2=(
         lambda path: pamap2.tiny(path, subjects=(101, 109), share=0.003),
-        "PAMAP2_Dataset/Protocol/subject101.dat", " ", 1,
+        "PAMAP2_Dataset/Protocol/subject101.dat",
+        " ",
+        1,
     ),
     mhealth=(
-        lambda path: mhealth.tiny(path, subjects=(1, 2), share=0.003), "MHEALTHDATASET/mHealth_subject2.log", "\t", 1
+        lambda path: mhealth.tiny(path, subjects=(1, 2), share=0.003),
+        "MHEALTHDATASET/mHealth_subject2.log",
+        "\t",
+        1,
     ),
     dsads=(lambda path: dsads.tiny(path, segments=2), "data/a05/p2/s02.txt", ",", 1),
     motionsense=(lambda path: motionsense.tiny(path, seconds=2), "A_DeviceMotion_data/jog_9/sub_2.csv", ",", 2),
@@ -256,12 +261,19 @@ def test_unknown_activity_of_pamap2(code, archives, tmp_path):
         pamap2.read(path)
 
 
-@pytest.mark.parametrize("strict, member", [
-    ("dsads", "data/a20/p1/s01.txt"), ("dsads", "data/a00/p1/s01.txt"), ("dsads", "data/aXX/p1/s01.txt"),
-    ("motionsense", "A_DeviceMotion_data/run_9/sub_1.csv"), ("pamap2", "PAMAP2_Dataset/Protocol/subject110.dat"),
-    ("mhealth", "MHEALTHDATASET/mHealth_subject11.log"), ("usc_had", "USC-HAD/Subject15/a1t1.mat"),
-    ("usc_had", "USC-HAD/Subject1/a13t1.mat"),
-])
+@pytest.mark.parametrize(
+    "strict, member",
+    [
+        ("dsads", "data/a20/p1/s01.txt"),
+        ("dsads", "data/a00/p1/s01.txt"),
+        ("dsads", "data/aXX/p1/s01.txt"),
+        ("motionsense", "A_DeviceMotion_data/run_9/sub_1.csv"),
+        ("pamap2", "PAMAP2_Dataset/Protocol/subject110.dat"),
+        ("mhealth", "MHEALTHDATASET/mHealth_subject11.log"),
+        ("usc_had", "USC-HAD/Subject15/a1t1.mat"),
+        ("usc_had", "USC-HAD/Subject1/a13t1.mat"),
+    ],
+)
 def test_unknown_name_in_an_archive(strict, member, archives, tmp_path):
     files = files_of(archives[strict])
     path = archive_of(strict, files | {member: files[SMALL[strict][1]]}, tmp_path)
@@ -343,8 +355,10 @@ def test_wisdm_recordings_end_at_gaps_and_steps_back(tmp_path_factory, steps):
     for i, (step, timeless) in enumerate(steps):
         time = round(time + step, 6)
         lines.append(f"5,Walking,{0 if timeless else round(time * 1e9)},{i},0,0;")  # the value keeps records apart
-        new = previous is None if timeless else (
-            not sizes or (previous is not None and not -1e-9 <= time - previous <= 0.5 + skipped * 0.05 + 1e-9)
+        new = (
+            previous is None
+            if timeless
+            else (not sizes or (previous is not None and not -1e-9 <= time - previous <= 0.5 + skipped * 0.05 + 1e-9))
         )
         if new and not sizes or new and not timeless:
             sizes.append(1)
@@ -468,12 +482,19 @@ def test_usc_had_every_truncation_is_refused(archives, tmp_path):
             np.testing.assert_array_equal(signal, usc_had._trial(whole, "a5t1.mat")[0])
 
 
-@pytest.mark.parametrize("fields, count", [
-    (dict(subject="2", activity_number="5", trial="1"), 0), (dict(subject="2", activity_numbr="4", trial="1"), 1),
-    (dict(subject="2", activity_number="5", trial="3"), 1), (dict(subject="13"), 1), (dict(activity="running"), 0),
-    (dict(trial=np.zeros((0, 1))), 0), (dict(trial="one"), 1),
-    (dict(sensor_location="hip", title="USC"), 0),
-])
+@pytest.mark.parametrize(
+    "fields, count",
+    [
+        (dict(subject="2", activity_number="5", trial="1"), 0),
+        (dict(subject="2", activity_numbr="4", trial="1"), 1),
+        (dict(subject="2", activity_number="5", trial="3"), 1),
+        (dict(subject="13"), 1),
+        (dict(activity="running"), 0),
+        (dict(trial=np.zeros((0, 1))), 0),
+        (dict(trial="one"), 1),
+        (dict(sensor_location="hip", title="USC"), 0),
+    ],
+)
 def test_usc_had_believes_the_name_and_counts(fields, count, archives, tmp_path):
     recordings = usc_had.read(spoiled("usc_had", archives, tmp_path, lambda text: mat(senor_readings=SIX, **fields)))
     assert recordings.faults["files whose fields disagree with their name"] == count

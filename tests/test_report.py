@@ -1,4 +1,6 @@
-"""The pages of the study: the same from runs and from published tables, computed and not typed, readable without a network, silent about what is missing."""
+"""The pages of the study: the same from runs and from published tables, computed and not typed, readable without a
+network, silent about what is missing."""
+
 import json
 import re
 import subprocess
@@ -55,7 +57,9 @@ def shown_by(tmp_path_factory):
         if (page, runs) not in made:
             out = tmp_path_factory.mktemp(page)
             render(page, out, dict(runs=str(runs), **parameters))
-            outputs = [output for cell in nbformat.read(out / f"{page}.ipynb", 4).cells for output in cell.get("outputs", [])]
+            outputs = [
+                output for cell in nbformat.read(out / f"{page}.ipynb", 4).cells for output in cell.get("outputs", [])
+            ]
             assert not [output for output in outputs if output.output_type == "stream"]  # no warnings, no stray prints
             data = [output.data for output in outputs if "data" in output]
             made[page, runs] = "\n".join(each.get("text/html") or each.get("text/markdown") or "" for each in data)
@@ -64,7 +68,9 @@ def shown_by(tmp_path_factory):
     return show
 
 
-@pytest.mark.parametrize("page, parameters", [(page, dict(dataset="wisdm") if page == "dataset" else {}) for page in PAGES])
+@pytest.mark.parametrize(
+    "page, parameters", [(page, dict(dataset="wisdm") if page == "dataset" else {}) for page in PAGES]
+)
 def test_a_page_of_many_cells(wide, shown_by, page, parameters):
     text = shown_by(page, wide, **parameters)
     plain = re.sub(r"<[^>]+>", " ", text)
@@ -74,7 +80,8 @@ def test_a_page_of_many_cells(wide, shown_by, page, parameters):
     expected = dict(
         answer=("Figure 1", "Figure 3", "Figure 4", "Figure 5", "Figure 6", "ECE gets worse, except for ModernTCN"),
         dataset=("original, none", "0.961", "the front trouser pocket", "jogging", "ModernTCN, subject split."),
-        models=("ModernTCN profits more in accuracy.", "official"), gallery=("Change in accuracy, cell by cell", "WISDM v1.1"),
+        models=("ModernTCN profits more in accuracy.", "official"),
+        gallery=("Change in accuracy, cell by cell", "WISDM v1.1"),
     )[page]
     assert [each for each in expected if each not in text] == []
 
@@ -83,19 +90,30 @@ def test_a_page_of_many_cells(wide, shown_by, page, parameters):
 def test_a_page_of_synthetic_data_says_what_is_missing(small, shown_by, page):
     text = shown_by(page, small)
     if page == "answer":
-        assert text.count("Not measured yet") >= 8 and "none of this is evidence about people" in text and "Figure 4.</b>" not in text
+        assert (
+            text.count("Not measured yet") >= 8
+            and "none of this is evidence about people" in text
+            and "Figure 4.</b>" not in text
+        )
     assert page != "models" or "Not measured yet" in text
 
 
 def test_the_answer_is_one_page_of_words(wide, shown_by):
     cells = nbformat.read(STUDY / "answer.ipynb", 4).cells
     paragraphs = [cell.source for cell in cells if cell.cell_type == "markdown"]
-    paragraphs += [text for cell in cells if cell.source.startswith(("finding(", "reading(")) for text in re.findall(r'"([^"]+)"', cell.source)]
+    paragraphs += [
+        text
+        for cell in cells
+        if cell.source.startswith(("finding(", "reading("))
+        for text in re.findall(r'"([^"]+)"', cell.source)
+    ]
     by_hand = " ".join(paragraphs)
     assert 1000 <= len(by_hand.split()) <= 1800
     text = shown_by("answer", wide)
     assert 3 <= text.count("<img") <= 8
-    assert set(re.findall(r"<b>Figure (\d)\.</b>", text)) <= set(re.findall(r"Figure (\d)", by_hand))  # every figure is referred to
+    assert set(re.findall(r"<b>Figure (\d)\.</b>", text)) <= set(
+        re.findall(r"Figure (\d)", by_hand)
+    )  # every figure is referred to
 
 
 @pytest.mark.parametrize("page", [*PAGES, "advise"])
@@ -108,7 +126,9 @@ def test_study_notebooks_hold_words_and_calls(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_no_literal_result_in_a_page(page):
-    assert_no_literal_results(STUDY / f"{page}.ipynb", floats={0.0, 0.01, 0.1}, percentages={"95 %"})  # no smoothing, the two strengths
+    assert_no_literal_results(
+        STUDY / f"{page}.ipynb", floats={0.0, 0.01, 0.1}, percentages={"95 %"}
+    )  # no smoothing, the two strengths
 
 
 def test_pages_stay_small():
@@ -125,7 +145,11 @@ def test_rendered_page_needs_no_network(small, tmp_path):
     assert "<script" not in text and not re.findall(r'(?:src|href)="(?!data:|#)', text) and "@import" not in text
     assert str(tmp_path) not in text and str(small) not in text and str(ROOT) not in text
     assert "import report" not in text and text.count("<h1") == 1 and 'lang="en"' in text
-    left = [cell for cell in nbformat.read(notebook, 4).cells if any(output.output_type == "stream" for output in cell.get("outputs", []))]
+    left = [
+        cell
+        for cell in nbformat.read(notebook, 4).cells
+        if any(output.output_type == "stream" for output in cell.get("outputs", []))
+    ]
     assert not left  # no warnings, no stray prints
 
 
@@ -135,7 +159,8 @@ def test_a_dataset_has_a_page_of_its_own(wide, tmp_path):
     assert path.name == "wisdm.ipynb" and "# WISDM v1.1" in text and str(wide) not in text and str(tmp_path) not in text
 
 
-# --- paragraphs and their evidence ---------------------------------------------------------------------------------------------
+# --- paragraphs and their evidence ------------------------------------------------------------------------------------
+
 
 def test_other_results_are_told_apart_from_the_published_ones(wide, tmp_path, shown_by):
     changed = results.collect(wide)
@@ -154,14 +179,20 @@ def test_four_answers_to_a_question(monkeypatch):
     for holds in (True, "undecided", None):
         words.finding("Does it?", "It does.", holds)
     words.finding("Does it?", "It does.", False, published=False)
-    assert [text.split(".")[0] for text in shown] == ["It does", "**Not decided yet", "**Not measured yet", "**These results say otherwise** than the published ones"]
+    assert [text.split(".")[0] for text in shown] == [
+        "It does",
+        "**Not decided yet",
+        "**Not measured yet",
+        "**These results say otherwise** than the published ones",
+    ]
     with pytest.raises(HarLsError, match="refute"):
         words.finding("Does it?", "It does.", False)
     with pytest.raises(HarLsError, match="refute"):
         words.reading("Does it?", "hurts", helps="Yes.")
 
 
-# --- tables --------------------------------------------------------------------------------------------------------------------
+# --- tables -----------------------------------------------------------------------------------------------------------
+
 
 def test_published_tables_give_the_same_evidence(small, tmp_path):
     one = results.collect(small)
@@ -173,7 +204,9 @@ def test_published_tables_give_the_same_evidence(small, tmp_path):
     for name in results.TABLES:  # a ledger within the folder counts more, and only its usual trainings
         table = getattr(one, name).assign(objective="smoothing", epoch_factor=1.0)
         pd.concat([table, table.assign(epoch_factor=3.0)]).to_parquet(tmp_path / "ledger" / f"{name}.parquet")
-    pd.testing.assert_frame_equal(judging.weigh(one).effects, judging.weigh(results.collect(tmp_path)).effects, check_dtype=False)
+    pd.testing.assert_frame_equal(
+        judging.weigh(one).effects, judging.weigh(results.collect(tmp_path)).effects, check_dtype=False
+    )
     assert set(results.of_every_length(tmp_path).epoch_factor) == {1.0, 3.0}
 
 
@@ -182,7 +215,9 @@ def test_windows_that_were_cut_otherwise_are_no_further_dataset(tmp_path):
         write_run(tmp_path, dataset="usc_had", alpha=alpha, people=4)
         write_run(tmp_path, dataset="usc_had", alpha=alpha, people=4, options=dict(stride=128))
     evidence = judging.weigh(results.collect(tmp_path), 0.1)
-    assert set(evidence.effects.dataset) == {"usc_had", "usc_had (stride=128)"} and set(evidence.found.dataset) == {"usc_had"}
+    assert set(evidence.effects.dataset) == {"usc_had", "usc_had (stride=128)"} and set(evidence.found.dataset) == {
+        "usc_had"
+    }
     assert set(report.dataset_dots(evidence).dataset) == set(report.real(evidence.pieces).dataset) == {"usc_had"}
     assert results.strengths(tmp_path) == dict(alpha=0.1, strong=0.1)
 
@@ -197,9 +232,26 @@ def test_runs_with_other_people_are_not_paired(tmp_path):
 
 
 def test_lengths_are_compared_on_the_same_people():
-    rows = [dict(dataset="wisdm", model="resnet1d", protocol="subject", fold=fold, alpha=alpha, seed=0, epoch_factor=factor, part="test", train_accuracy=0.9,
-                 accuracy=0.9, nll=0.3, overconfidence=0.0, ece=0.1 + fold - alpha * factor)
-            for factor, folds in ((0.25, 2), (1.0, 5)) for fold in range(folds) for alpha in (0.0, 0.1)]
+    rows = [
+        dict(
+            dataset="wisdm",
+            model="resnet1d",
+            protocol="subject",
+            fold=fold,
+            alpha=alpha,
+            seed=0,
+            epoch_factor=factor,
+            part="test",
+            train_accuracy=0.9,
+            accuracy=0.9,
+            nll=0.3,
+            overconfidence=0.0,
+            ece=0.1 + fold - alpha * factor,
+        )
+        for factor, folds in ((0.25, 2), (1.0, 5))
+        for fold in range(folds)
+        for alpha in (0.0, 0.1)
+    ]
     rows.append(rows[-1] | dict(dataset="dsads"))  # a cell of one length
     found = report.by_length(pd.DataFrame(rows), 0.1)
     assert list(found.dataset) == ["wisdm", "wisdm"] and np.allclose(found.ece, [-0.025, -0.1])
@@ -207,7 +259,10 @@ def test_lengths_are_compared_on_the_same_people():
 
 
 def test_collecting_draws_nothing():
-    code = "import sys, har_ls.evidence.results, har_ls.evidence.judging, har_ls.evidence.words; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = (
+        "import sys, har_ls.evidence.results, har_ls.evidence.judging, har_ls.evidence.words;"
+        " sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
@@ -221,7 +276,9 @@ def test_older_versions_and_other_data_are_kept_apart(tmp_path):
     assert set(found.metrics.dataset) == {"synthetic", "synthetic (label_noise=0.2)"}
     plain = found.runs[found.runs.label == "synthetic"]
     assert set(plain.code) == {"new"} and len(plain) == 2 and plain.superseded.iloc[0] == 3
-    assert 0.1 not in set(found.metrics.alpha) and not found.metrics.duplicated(["dataset", "alpha", "seed", "part"]).any()
+    assert (
+        0.1 not in set(found.metrics.alpha) and not found.metrics.duplicated(["dataset", "alpha", "seed", "part"]).any()
+    )
     evidence = judging.weigh(found)
     assert set(evidence.found.dataset) == {"synthetic"} and set(evidence.effects.dataset) == set(found.metrics.dataset)
 
@@ -256,12 +313,28 @@ def test_undertrained_cells_are_marked(tmp_path):
         write_run(tmp_path, dataset="wisdm", alpha=alpha, people=4, learnt=0.93)
         write_run(tmp_path, dataset="dsads", alpha=alpha, people=4, learnt=0.99)
     metrics = results.collect(tmp_path).metrics
-    assert report.trained_table(metrics).cell.tolist() == ["WISDM v1.1, subject split, ResNet (undertrained)", "DSADS, subject split, ResNet"]
+    assert report.trained_table(metrics).cell.tolist() == [
+        "WISDM v1.1, subject split, ResNet (undertrained)",
+        "DSADS, subject split, ResNet",
+    ]
 
 
 def test_summary_by_hand():
-    rows = [dict(dataset="d", model="m", protocol="p", fold=f, alpha=0.0, seed=s, part=part, accuracy=0.9 + 0.01 * s + 0.02 * f)
-            for f in range(2) for s in range(3) for part in ("validation", "test")]
+    rows = [
+        dict(
+            dataset="d",
+            model="m",
+            protocol="p",
+            fold=f,
+            alpha=0.0,
+            seed=s,
+            part=part,
+            accuracy=0.9 + 0.01 * s + 0.02 * f,
+        )
+        for f in range(2)
+        for s in range(3)
+        for part in ("validation", "test")
+    ]
     assert results.summary(pd.DataFrame(rows)).accuracy.tolist() == ["0.920 ± 0.010"]
     assert results.summary(pd.DataFrame(rows[:2])).accuracy.tolist() == ["0.900"]
 
@@ -279,12 +352,15 @@ def test_people_and_classes_add_up(small):
     found = results.collect(small)
     test = found.metrics[found.metrics.part == "test"].set_index(["alpha", "seed"])
     sums = found.people.groupby(["alpha", "seed"])[["n", "accuracy", "nll"]].sum()
-    assert np.allclose(sums.accuracy / sums.n, test.accuracy.loc[sums.index]) and np.allclose(sums.nll / sums.n, test.nll.loc[sums.index], rtol=1e-5)
+    assert np.allclose(sums.accuracy / sums.n, test.accuracy.loc[sums.index]) and np.allclose(
+        sums.nll / sums.n, test.nll.loc[sums.index], rtol=1e-5
+    )
     right = found.classes[found.classes.true == found.classes.predicted].groupby(["alpha", "seed"]).n.sum() / sums.n
     assert np.allclose(right, test.accuracy.loc[right.index])
 
 
-# --- claims that compare cells -------------------------------------------------------------------------------------------------
+# --- claims that compare cells ----------------------------------------------------------------------------------------
+
 
 def evidence_from(effects, measure, gaps=None):
     "Evidence made of effects that are means over people: {(dataset, model, protocol): [people, seeds]}."
@@ -311,7 +387,8 @@ def test_two_models_are_compared_by_their_difference():
     rng = np.random.default_rng(0)
     better = {
         (d, m, "subject"): table(0.03 if m == "moderntcn" else 0.0, rng)
-        for d in ("uci_har", "wisdm") for m in ("resnet1d", "moderntcn")
+        for d in ("uci_har", "wisdm")
+        for m in ("resnet1d", "moderntcn")
     }
     averages = report.model_averages(evidence_from(better, "accuracy"), ("accuracy",))
     assert averages.verdict.tolist() == ["supported"] and averages.datasets.tolist() == [2]
@@ -324,12 +401,16 @@ def test_two_models_are_compared_by_their_difference():
 
 def test_new_people_against_known_people():
     rng, datasets = np.random.default_rng(1), ("wisdm", "dsads", "motionsense", "usc_had")
-    apart = {(d, "resnet1d", p): table(mean, rng) for d in datasets for p, mean in (("random", 0.02), ("subject", -0.02))}
+    apart = {
+        (d, "resnet1d", p): table(mean, rng) for d in datasets for p, mean in (("random", 0.02), ("subject", -0.02))
+    }
     assert report.differs(evidence_from(apart, "ece"), "ece", 0.01) is True
     turned = {(d, m, "subject" if p == "random" else "random"): effect for (d, m, p), effect in apart.items()}
     assert report.differs(evidence_from(turned, "ece"), "ece", 0.01) is False
     two = {cell: effect for cell, effect in apart.items() if cell[0] in datasets[:2]}
-    assert report.differs(evidence_from(two, "ece"), "ece", 0.01) == "undecided"  # two datasets say nothing about others
+    assert (
+        report.differs(evidence_from(two, "ece"), "ece", 0.01) == "undecided"
+    )  # two datasets say nothing about others
 
 
 def test_the_gap_is_set_beside_the_effect_and_predicts_it():
@@ -347,7 +428,9 @@ def test_claims_of_the_original_study(wide):
     table = results.original()
     assert len(table) == 16 and set(table.columns) == {"dataset", "model", "alpha", *results.MAIN}
     assert all(tuple(group.alpha) == (0.0, 0.01) for _, group in table.groupby(["dataset", "model"]))
-    own = {claim.name: claims.judge_everywhere(claim, claims.original_effects(table)) for claim in claims.original_claims()}
+    own = {
+        claim.name: claims.judge_everywhere(claim, claims.original_effects(table)) for claim in claims.original_claims()
+    }
     assert (own["nll"]["agree"], own["nll"]["judged"]) == (3, 4)  # its text says always; its table says three of four
     card = report.claims_table(judging.weigh(results.collect(wide))).set_index("claim")
     words = card["splits like its own, every cell"]["Smoothing lowers confidence and margin and raises entropy."]
@@ -355,12 +438,15 @@ def test_claims_of_the_original_study(wide):
     assert "not measured yet" in set(card["splits like its own, every cell"])  # mHealth and PAMAP2 are not among them
 
 
-# --- figures and pages ---------------------------------------------------------------------------------------------------------
+# --- figures and pages ------------------------------------------------------------------------------------------------
+
 
 def test_colours_and_markers_mean_the_same_everywhere():
     alphas = [0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5]
     assert len({figures.colour(a) for a in alphas}) == len(alphas)
-    assert figures.colour(0.1) == figures.colour(np.float64(0.1)) and figures.marker("own") == figures.marker("own") != ""
+    assert (
+        figures.colour(0.1) == figures.colour(np.float64(0.1)) and figures.marker("own") == figures.marker("own") != ""
+    )
     white = [matplotlib.colors.to_rgb(figures.colour(a)) for a in alphas]
 
     def luminance(c):

@@ -1,4 +1,6 @@
-"""The checkout is in order: exports in sync, notebooks clean, README current, no machine's paths in what is published."""
+"""The checkout is in order: exports in sync, notebooks clean, README current, no machine's paths in what is
+published."""
+
 import json
 import re
 import shutil
@@ -9,7 +11,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if not any(part.startswith((".", "_")) for part in p.relative_to(ROOT).parts))
+NOTEBOOKS = sorted(
+    p
+    for p in (ROOT / "nbs").rglob("*.ipynb")
+    if not any(part.startswith((".", "_")) for part in p.relative_to(ROOT).parts)
+)
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +25,9 @@ def copy(tmp_path_factory):
     for name in ("settings.ini", "README.md"):
         shutil.copy(ROOT / name, target)
     for name in ("nbs", "har_ls"):
-        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "results"))
+        shutil.copytree(
+            ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "results")
+        )
     return target
 
 
@@ -32,14 +40,20 @@ def test_modules_are_what_the_notebooks_export(copy):
     nbdev("nbdev_export", copy)
     for module in sorted((ROOT / "har_ls").rglob("*.py")):
         fresh = copy / module.relative_to(ROOT)
-        assert fresh.read_text() == module.read_text(), f"{module.relative_to(ROOT)} differs from its notebook: run `make export`"
-    assert {p.relative_to(copy) for p in (copy / "har_ls").rglob("*.py")} == {p.relative_to(ROOT) for p in (ROOT / "har_ls").rglob("*.py")}
+        assert fresh.read_text() == module.read_text(), (
+            f"{module.relative_to(ROOT)} differs from its notebook: run `make export`"
+        )
+    assert {p.relative_to(copy) for p in (copy / "har_ls").rglob("*.py")} == {
+        p.relative_to(ROOT) for p in (ROOT / "har_ls").rglob("*.py")
+    }
 
 
 def test_notebooks_are_clean(copy):
     nbdev("nbdev_clean", copy)
     for path in NOTEBOOKS:
-        assert (copy / path.relative_to(ROOT)).read_text() == path.read_text(), f"{path.relative_to(ROOT)} is not clean: run `make export`"
+        assert (copy / path.relative_to(ROOT)).read_text() == path.read_text(), (
+            f"{path.relative_to(ROOT)} is not clean: run `make export`"
+        )
 
 
 def test_readme_is_the_index_notebook():
@@ -56,10 +70,14 @@ def test_the_plan_of_the_house_is_that_of_the_code():
 def test_notebook_opens_as_agreed_and_names_no_machine(path):
     cells = json.loads(path.read_text())["cells"]
     first = "".join(cells[0]["source"])
-    assert re.fullmatch(r"# .+\n\n> .+\n?", first), "the first cell has a title and one line in a quote, and nothing else: Quarto would drop it"
+    assert re.fullmatch(r"# .+\n\n> .+\n?", first), (
+        "the first cell has a title and one line in a quote, and nothing else: Quarto would drop it"
+    )
     outputs = json.dumps([cell.get("outputs", []) for cell in cells if cell["cell_type"] == "code"])
     outputs = re.sub(r'"image/png": "[^"]*"', "", outputs)
-    assert not re.search(r"(?<![\w.~*-])/(root|home|tmp|work|Users)/\w", outputs), "an output holds a path of some machine"
+    assert not re.search(r"(?<![\w.~*-])/(root|home|tmp|work|Users)/\w", outputs), (
+        "an output holds a path of some machine"
+    )
     errors = [cell for cell in cells if any(o.get("output_type") == "error" for o in cell.get("outputs", []))]
     assert not errors, "an output holds a traceback"
 
@@ -70,14 +88,17 @@ def test_every_figure_says_what_is_seen(path):
     cells = json.loads(path.read_text())["cells"]
     for above, cell in zip(cells, cells[1:]):
         drawn = any(kind.startswith("image/") for output in cell.get("outputs", []) for kind in output.get("data", {}))
-        assert drawn or "#| fig-alt:" not in "".join(cell["source"]), "a figure without its picture: run the notebook and save it"
+        assert drawn or "#| fig-alt:" not in "".join(cell["source"]), (
+            "a figure without its picture: run the notebook and save it"
+        )
         if drawn:
-            said = re.search(r"#\| fig-alt: (.*)", "".join(cell["source"])) or (path.name == "run.ipynb" and re.search(r"(.*):?$", "".join(above["source"])))
+            said = re.search(r"#\| fig-alt: (.*)", "".join(cell["source"])) or (
+                path.name == "run.ipynb" and re.search(r"(.*):?$", "".join(above["source"]))
+            )
             assert said and len(said[1]) > 40, "".join(cell["source"])[:200]
 
 
-LONG_CELLS = ("01_loss", "02_data", "07_evidence", "08_paper/04_experiment", "09_underneath/02_parsing")  # still to be cut: exported cells
-LONG_STUDY = ("paper", "speed")  # still to be cut: study notebooks
+LONG_CELLS = ("07_evidence",)  # still to be cut
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.relative_to(ROOT).as_posix())
@@ -94,8 +115,6 @@ def test_exported_cells_are_short(path):
 @pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.parent.name == "study"], ids=lambda p: p.stem)
 def test_study_notebooks_hold_words_and_calls(path):
     "No cell above ten lines, except papermill's parameters, and no definitions."
-    if path.stem in LONG_STUDY:
-        pytest.skip("still to be cut")
     for cell in json.loads(path.read_text())["cells"]:
         code = "".join(cell["source"])
         if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", []):

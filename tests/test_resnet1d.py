@@ -1,4 +1,5 @@
 """ResNet1D against its plain form, its folded form, the parameter formula, and itself alone; the registry's errors."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,9 @@ from har_ls.models.resnet1d import PlainResNet1d, ResNet1d
 
 DEVICES = [
     "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU on this machine")),
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU on this machine")
+    ),
 ]
 
 
@@ -22,7 +25,10 @@ def warmed(model, x):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name:
-                parameter.add_(0.3 * torch.randn(parameter.shape[1:], generator=generator, dtype=parameter.dtype).to(parameter.device))
+                parameter.add_(
+                    0.3
+                    * torch.randn(parameter.shape[1:], generator=generator, dtype=parameter.dtype).to(parameter.device)
+                )
     model.train()
     model(x)
     return model

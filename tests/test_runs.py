@@ -1,4 +1,6 @@
-"""Runs: specs that check themselves, names made from everything that matters, folders that are whole, locks, faults, reading many runs."""
+"""Runs: specs that check themselves, names made from everything that matters, folders that are whole, locks, faults,
+reading many runs."""
+
 import ast
 import json
 import multiprocessing
@@ -32,14 +34,29 @@ TINY = dict(seeds=2, epochs=1, max_windows=60)
 def specs(draw):
     folds = draw(st.integers(2, 30))
     return RunSpec(
-        draw(st.sampled_from([*DATASETS, "./own.csv"])), draw(st.sampled_from(["resnet1d", "moderntcn"])),
-        draw(st.floats(0, 1, exclude_max=True)), draw(st.sampled_from(["random", "segment", "subject", ""])),
-        draw(st.integers(0, folds - 1)), folds, tuple(draw(st.lists(st.integers(0, 2**31), min_size=1, max_size=4, unique=True))),
-        draw(st.none() | st.integers(1, 99)), draw(st.none() | st.integers(1, 9999)),
-        draw(st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False) | st.integers() | st.booleans(), max_size=2)),
-        **draw(st.just({}) | st.fixed_dictionaries(dict(
-            notebook=st.sampled_from(["trained", "distil"]), settings=st.dictionaries(st.text(max_size=5), st.integers() | st.lists(st.integers(), max_size=3), max_size=2),
-        ))),
+        draw(st.sampled_from([*DATASETS, "./own.csv"])),
+        draw(st.sampled_from(["resnet1d", "moderntcn"])),
+        draw(st.floats(0, 1, exclude_max=True)),
+        draw(st.sampled_from(["random", "segment", "subject", ""])),
+        draw(st.integers(0, folds - 1)),
+        folds,
+        tuple(draw(st.lists(st.integers(0, 2**31), min_size=1, max_size=4, unique=True))),
+        draw(st.none() | st.integers(1, 99)),
+        draw(st.none() | st.integers(1, 9999)),
+        draw(
+            st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False) | st.integers() | st.booleans(), max_size=2)
+        ),
+        **draw(
+            st.just({})
+            | st.fixed_dictionaries(
+                dict(
+                    notebook=st.sampled_from(["trained", "distil"]),
+                    settings=st.dictionaries(
+                        st.text(max_size=5), st.integers() | st.lists(st.integers(), max_size=3), max_size=2
+                    ),
+                )
+            )
+        ),
     )
 
 
@@ -69,19 +86,54 @@ def test_names_tell_specs_data_and_code_apart(a, b):
 @given(specs())
 def test_a_new_field_renames_nothing(spec):
     """What is as usual is not in the name, so that a field that is added later, with its default, changes no name."""
-    usual = RunSpec(spec.dataset, spec.model, spec.alpha, spec.protocol, spec.fold, seeds=spec.seeds) if spec.fold < 5 else None
+    usual = (
+        RunSpec(spec.dataset, spec.model, spec.alpha, spec.protocol, spec.fold, seeds=spec.seeds)
+        if spec.fold < 5
+        else None
+    )
     if usual is not None:
         assert set(identity_fields(usual)) == {"dataset", "model", "alpha", "protocol", "fold", "seeds"}
     assert RunSpec(**identity_fields(spec)) == spec
 
 
-@pytest.mark.parametrize("field, value", [
-    ("dataset", "nosuch"), ("dataset", "../own.csv"), ("dataset", "./a/b.csv"), ("dataset", ""), ("dataset", None), ("model", "vgg"),
-    ("alpha", 1.0), ("alpha", -0.1), ("alpha", float("nan")), ("alpha", "0.1"), ("alpha", True), ("protocol", "holdout"),
-    ("fold", 5), ("fold", -1), ("fold", 0.5), ("folds", 1), ("folds", "all"), ("seeds", ()), ("seeds", 0), ("seeds", (1, 1)), ("seeds", (-1,)),
-    ("seeds", (0.5,)), ("seeds", "3"), ("seeds", True), ("epochs", 0), ("epochs", 1.5), ("max_windows", 0), ("options", [1]), ("options", {1: 2}),
-    ("notebook", "report"), ("notebook", None), ("settings", [1]), ("settings", {"draws": 5}),
-])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("dataset", "nosuch"),
+        ("dataset", "../own.csv"),
+        ("dataset", "./a/b.csv"),
+        ("dataset", ""),
+        ("dataset", None),
+        ("model", "vgg"),
+        ("alpha", 1.0),
+        ("alpha", -0.1),
+        ("alpha", float("nan")),
+        ("alpha", "0.1"),
+        ("alpha", True),
+        ("protocol", "holdout"),
+        ("fold", 5),
+        ("fold", -1),
+        ("fold", 0.5),
+        ("folds", 1),
+        ("folds", "all"),
+        ("seeds", ()),
+        ("seeds", 0),
+        ("seeds", (1, 1)),
+        ("seeds", (-1,)),
+        ("seeds", (0.5,)),
+        ("seeds", "3"),
+        ("seeds", True),
+        ("epochs", 0),
+        ("epochs", 1.5),
+        ("max_windows", 0),
+        ("options", [1]),
+        ("options", {1: 2}),
+        ("notebook", "report"),
+        ("notebook", None),
+        ("settings", [1]),
+        ("settings", {"draws": 5}),
+    ],
+)
 def test_wrong_specs_are_refused_by_name(field, value):
     with pytest.raises(HarLsError, match=field):
         RunSpec(**{**dict(dataset="synthetic", model="resnet1d"), field: value})
@@ -95,31 +147,63 @@ def test_usual_protocols():
 def test_ordinary_runs_know_nothing_of_templates():
     plain = RunSpec("synthetic", "resnet1d")
     assert not {"notebook", "settings"} & set(plain.as_json())
-    other = RunSpec("synthetic", "resnet1d", notebook="distil", settings={"teacher": "moderntcn", "temperatures": [1, 4]})
+    other = RunSpec(
+        "synthetic", "resnet1d", notebook="distil", settings={"teacher": "moderntcn", "temperatures": [1, 4]}
+    )
     assert RunSpec(**json.loads(json.dumps(other.as_json()))) == other
     assert "-distil-" in named(other) and "distil" not in named(plain)
-    assert named(plain) == "synthetic-resnet1d-a0-subject-f0-e5f740e6"  # as it has always been: another formula would rename every published run
+    assert (
+        named(plain) == "synthetic-resnet1d-a0-subject-f0-e5f740e6"
+    )  # as it has always been: another formula would rename every published run
 
 
-FILES = ["core", "predictions", "recipes", "training", "loss/smoothing", "loss/focal", "loss/objectives", "models/registry", "models/replicas", "models/resnet1d",
-         "models/moderntcn", "models/moderntcn_fast", "data/splits", "data/wisdm", "metrics/table", "metrics/calibration", "runs/folder", "evidence/figures",
-         "paper/distillation"]
+FILES = [
+    "core",
+    "predictions",
+    "recipes",
+    "training",
+    "loss/smoothing",
+    "loss/focal",
+    "loss/objectives",
+    "models/registry",
+    "models/replicas",
+    "models/resnet1d",
+    "models/moderntcn",
+    "models/moderntcn_fast",
+    "data/splits",
+    "data/wisdm",
+    "metrics/table",
+    "metrics/calibration",
+    "runs/folder",
+    "evidence/figures",
+    "paper/distillation",
+]
 IMPORTS = {
-    "training": "from .core import x\nfrom .loss.smoothing import x\nfrom .models.registry import x\nfrom .predictions import x\nfrom .recipes import x\n",
-    "models/registry": "import importlib\n", "models/resnet1d": "from ..core import x\nfrom .replicas import x\n",
-    "models/moderntcn": "from .moderntcn_fast import x\n", "metrics/table": "from . import calibration\nfrom ..predictions import x\n",
+    "training": "from .core import x\nfrom .loss.smoothing import x\nfrom .models.registry import x\n"
+    "from .predictions import x\nfrom .recipes import x\n",
+    "models/registry": "import importlib\n",
+    "models/resnet1d": "from ..core import x\nfrom .replicas import x\n",
+    "models/moderntcn": "from .moderntcn_fast import x\n",
+    "metrics/table": "from . import calibration\nfrom ..predictions import x\n",
     "paper/distillation": "from ..training import x\nfrom ..metrics.calibration import x\n",
 }
-CELLS = {"compute": "from har_ls.training import train\ny = train()", "measure": "from har_ls.metrics.table import measure", "": "from har_ls.evidence import figures"}
+CELLS = {
+    "compute": "from har_ls.training import train\ny = train()",
+    "measure": "from har_ls.metrics.table import measure",
+    "": "from har_ls.evidence import figures",
+}
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    "A small package of the same shape, and a function that gives the digests of a run and of the measures, after a change of one file or cell."
+    """A small package of the same shape, and a function that gives the digests of a run and of the measures, after a
+    change of one file or cell."""
     place = tmp_path / "har_ls"
     for file in FILES:
         (place / file).parent.mkdir(parents=True, exist_ok=True)
-        (place / f"{file}.py").write_text(f'"""Words."""\n{IMPORTS.get(file, "")}x = 1  # one\ndef f():\n    "Words."\n')
+        (place / f"{file}.py").write_text(
+            f'"""Words."""\n{IMPORTS.get(file, "")}x = 1  # one\ndef f():\n    "Words."\n'
+        )
     monkeypatch.setattr(identity.har_ls, "__file__", str(place / "__init__.py"))
     monkeypatch.setattr(identity, "study_notebook", lambda name: tmp_path / f"{name}.ipynb")
 
@@ -153,8 +237,13 @@ CHANGE = ("x = 1", "x = 2")
 def test_words_and_pictures_leave_a_name_alone(package):
     code, measures = package(RESNET)
     assert package(RESNET, words="# Other words", cells={"": "figures.plot(size=12)"}) == (code, measures)
-    assert package(RESNET, cells={"compute": "# Why\nfrom har_ls.training import train\n\ny  =  train()"}) == (code, measures)
-    reworded = package(RESNET, training=('"Words."', '"""Others\n    on two lines."""'), models__resnet1d=("# one", "# two"))
+    assert package(RESNET, cells={"compute": "# Why\nfrom har_ls.training import train\n\ny  =  train()"}) == (
+        code,
+        measures,
+    )
+    reworded = package(
+        RESNET, training=('"Words."', '"""Others\n    on two lines."""'), models__resnet1d=("# one", "# two")
+    )
     assert reworded == (code, measures)
 
 
@@ -172,7 +261,16 @@ def test_measures_and_what_carries_are_not_in_the_name(package):
     for file in ("metrics__table", "metrics__calibration"):
         assert package(RESNET, **{file: CHANGE})[0] == code and package(RESNET, **{file: CHANGE})[1] != measures
     assert package(RESNET, cells={"measure": "other"}) == (code, measures)
-    for file in ("core", "predictions", "recipes", "data__splits", "data__wisdm", "runs__folder", "evidence__figures", "paper__distillation"):
+    for file in (
+        "core",
+        "predictions",
+        "recipes",
+        "data__splits",
+        "data__wisdm",
+        "runs__folder",
+        "evidence__figures",
+        "paper__distillation",
+    ):
         assert package(RESNET, **{file: CHANGE}) == (code, measures), file
 
 
@@ -184,7 +282,10 @@ def test_other_models_and_objectives_are_not_in_the_name(package):
     focal = RunSpec("synthetic", "resnet1d", 2.0, objective="focal")
     assert package(focal)[0] not in (code, package(focal, loss__focal=CHANGE)[0])
     student = RunSpec("synthetic", "resnet1d_small", notebook="distil", settings={"teacher": "moderntcn"})
-    assert package(student)[0] not in (package(student, models__moderntcn=CHANGE)[0], package(student, models__resnet1d=CHANGE)[0])
+    assert package(student)[0] not in (
+        package(student, models__moderntcn=CHANGE)[0],
+        package(student, models__resnet1d=CHANGE)[0],
+    )
 
 
 def test_the_templates_tags_reach_what_trains():
@@ -217,7 +318,9 @@ def test_words_are_removed_and_nothing_else():
     source = Path(runs.__file__).read_text()
     stripped = identity.code_without_words(source)
     names = {node.name for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-    assert names == {node.name for node in ast.walk(ast.parse(stripped)) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    assert names == {
+        node.name for node in ast.walk(ast.parse(stripped)) if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+    }
     assert "Hold the run's lock" in source and "Hold the run's lock" not in stripped
 
 
@@ -225,17 +328,27 @@ def test_words_are_removed_and_nothing_else():
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
     heard = []
-    folder = execution.run(RunSpec("synthetic", "resnet1d", 0.1, **TINY), out, on_progress=lambda done, total: heard.append((done, total)))
+    folder = execution.run(
+        RunSpec("synthetic", "resnet1d", 0.1, **TINY), out, on_progress=lambda done, total: heard.append((done, total))
+    )
     assert heard == [(1, 2), (2, 2)]
     return folder
 
 
 def test_a_run_leaves_its_four_files_and_its_history(finished):
-    assert {file.name for file in finished.iterdir()} == {"run.ipynb", "spec.json", "metrics.parquet", "predictions.npz", "history.parquet"}
+    assert {file.name for file in finished.iterdir()} == {
+        "run.ipynb",
+        "spec.json",
+        "metrics.parquet",
+        "predictions.npz",
+        "history.parquet",
+    }
     table = pd.read_parquet(finished / "metrics.parquet")
     assert list(table.columns[:8]) == ["run", "dataset", "model", "protocol", "fold", "alpha", "seed", "part"]
     assert len(table) == 4 and not table.duplicated(["seed", "part"]).any() and set(table["alpha"]) == {0.1}
-    assert (table[["share_samples", "share_subject"]] == 0).all(axis=None), "the audit of a split by people finds no leak"
+    assert (table[["share_samples", "share_subject"]] == 0).all(axis=None), (
+        "the audit of a split by people finds no leak"
+    )
     about = json.loads((finished / "spec.json").read_text())
     assert about["name"] == finished.name and RunSpec(**about["spec"]) == RunSpec("synthetic", "resnet1d", 0.1, **TINY)
     assert set(about["seconds"]) == {"load", "train", "measure"} and about["windows"]["train"] == 60
@@ -262,7 +375,9 @@ def test_running_again_does_nothing_and_removal_reproduces(finished, tmp_path):
     assert execution.run(spec, finished.parent) == finished
     assert before == {file.name: file.stat().st_mtime_ns for file in finished.iterdir()}
     again = execution.run(spec, tmp_path)
-    pd.testing.assert_frame_equal(pd.read_parquet(finished / "metrics.parquet"), pd.read_parquet(again / "metrics.parquet"))
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(finished / "metrics.parquet"), pd.read_parquet(again / "metrics.parquet")
+    )
 
 
 def test_a_failing_run_keeps_its_notebook_and_leaves_nothing_else(tmp_path):
@@ -333,9 +448,14 @@ def test_a_read_only_folder_is_refused_at_once(tmp_path):
 
 def test_a_full_disk_is_told_from_a_failing_run(tmp_path, monkeypatch):
     """The notebook meets the fault of a full disk: the error that the operating system gives."""
-    cells = [nbformat.v4.new_code_cell("x = 1", metadata=dict(tags=["parameters"])), nbformat.v4.new_code_cell("import errno, os", metadata=dict(tags=["compute"])),
-             nbformat.v4.new_code_cell("raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))")]
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")))
+    cells = [
+        nbformat.v4.new_code_cell("x = 1", metadata=dict(tags=["parameters"])),
+        nbformat.v4.new_code_cell("import errno, os", metadata=dict(tags=["compute"])),
+        nbformat.v4.new_code_cell("raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))"),
+    ]
+    notebook = nbformat.v4.new_notebook(
+        cells=cells, metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python"))
+    )
     nbformat.write(notebook, tmp_path / "run.ipynb")
     monkeypatch.setenv("HAR_LS_STUDY", str(tmp_path))
     with pytest.raises(runs.DiskFull, match="no space left"):
@@ -346,10 +466,14 @@ def test_a_full_disk_is_told_from_a_failing_run(tmp_path, monkeypatch):
 def test_load_takes_the_latest_of_each_spec(finished, tmp_path):
     import shutil
 
-    for index, (name, code, when) in enumerate([("new", "2", "2026-01-02T00:00:00+00:00"), ("old", "1", "2026-01-01T00:00:00+00:00")]):
+    for index, (name, code, when) in enumerate(
+        [("new", "2", "2026-01-02T00:00:00+00:00"), ("old", "1", "2026-01-01T00:00:00+00:00")]
+    ):
         shutil.copytree(finished, tmp_path / "deep" / name)
         about = json.loads((finished / "spec.json").read_text())
-        (tmp_path / "deep" / name / "spec.json").write_text(json.dumps({**about, "name": name, "code": code, "finished": when}))
+        (tmp_path / "deep" / name / "spec.json").write_text(
+            json.dumps({**about, "name": name, "code": code, "finished": when})
+        )
         table = pd.read_parquet(finished / "metrics.parquet").assign(run=name, only_here=index)
         table.to_parquet(tmp_path / "deep" / name / "metrics.parquet", index=False)
     (tmp_path / ".deep.part").mkdir()
@@ -375,23 +499,37 @@ def test_a_damaged_table_is_named(finished, tmp_path):
 
 def test_other_tools_read_the_tables(finished):
     duckdb = pytest.importorskip("duckdb")
-    rows = duckdb.sql(f"select alpha, part, avg(accuracy) as mean from read_parquet('{finished.parent}/*/metrics.parquet', union_by_name = true) group by all")
+    rows = duckdb.sql(
+        f"select alpha, part, avg(accuracy) as mean from read_parquet('{finished.parent}/*/metrics.parquet',"
+        " union_by_name = true) group by all"
+    )
     ours = runs.load(finished.parent).groupby(["alpha", "part"])["accuracy"].mean()
     theirs = {(alpha, part): mean for alpha, part, mean in rows.fetchall()}
     assert theirs == pytest.approx(ours.to_dict())
 
 
-@pytest.mark.parametrize("wrong, words", [
-    (dict(epoch=1), "unknown parameter 'epoch': did you mean epochs"), (dict(seed=7), "unknown parameter 'seed': did you mean seeds"),
-    (dict(dataset="my.csv"), "own recordings are named './my.csv'"),
-])
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        (dict(epoch=1), "unknown parameter 'epoch': did you mean epochs"),
+        (dict(seed=7), "unknown parameter 'seed': did you mean seeds"),
+        (dict(dataset="my.csv"), "own recordings are named './my.csv'"),
+    ],
+)
 def test_parameters_that_do_not_exist_are_refused_before_training(tmp_path, wrong, words):
     import papermill
 
     import har_ls.runs.kernel  # noqa: F401, registers the engine
 
     with pytest.raises(papermill.PapermillExecutionError) as error:
-        papermill.execute_notebook(study_notebook("run"), tmp_path / "out.ipynb", wrong, engine_name="har_ls", folder=str(tmp_path), progress_bar=False)
+        papermill.execute_notebook(
+            study_notebook("run"),
+            tmp_path / "out.ipynb",
+            wrong,
+            engine_name="har_ls",
+            folder=str(tmp_path),
+            progress_bar=False,
+        )
     assert words in str(error.value) and not (tmp_path / "runs").exists()
 
 
@@ -408,7 +546,9 @@ def test_measures_are_made_again_where_their_code_changed(finished, tmp_path, mo
     assert runs.measure_again(place) and not runs.measure_again(place)
     after = pd.read_parquet(place / "metrics.parquet")
     assert (after["ece"] == 0.5).all()
-    pd.testing.assert_frame_equal(after.drop(columns="ece"), before.drop(columns="ece"), check_like=True)  # training accuracy and leaks included
+    pd.testing.assert_frame_equal(
+        after.drop(columns="ece"), before.drop(columns="ece"), check_like=True
+    )  # training accuracy and leaks included
     about = json.loads((place / "spec.json").read_text())
     assert about["measures"] == "another definition" and about["name"] == finished.name
 
@@ -443,7 +583,7 @@ def test_publishing_that_is_killed_midway_loses_nothing(two_strengths, tmp_path,
     for written in range(9):
         calls = iter(range(99))
 
-        def dies(*args, **more):
+        def dies(*args, calls=calls, written=written, **more):
             if next(calls) == written:
                 raise KeyboardInterrupt
             write(*args, **more)
@@ -464,15 +604,24 @@ def changed(place, **fields):
     about = json.loads((place / "spec.json").read_text())
     about.update(fields)
     about["spec"]["alpha"] = 0.2
-    about["name"] = Identity(RunSpec(**about["spec"]), **{key: about[key] for key in ("data", "division", "scaling", "recipe", "code")}).name
+    about["name"] = Identity(
+        RunSpec(**about["spec"]), **{key: about[key] for key in ("data", "division", "scaling", "recipe", "code")}
+    ).name
     (place / "spec.json").write_text(json.dumps(about))
     table = pd.read_parquet(place / "metrics.parquet").assign(run=about["name"], alpha=0.2)
     table.to_parquet(place / "metrics.parquet", index=False)
     return place.rename(place.with_name(about["name"]))
 
 
-@pytest.mark.parametrize("fields", [dict(data="0" * 64), dict(code="0" * 16), dict(division="0" * 16),
-                                    dict(people={"train": [], "validation": [], "test": ["1", "2"]})])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(data="0" * 64),
+        dict(code="0" * 16),
+        dict(division="0" * 16),
+        dict(people={"train": [], "validation": [], "test": ["1", "2"]}),
+    ],
+)
 def test_runs_that_do_not_belong_together_are_refused_by_name(two_strengths, finished, tmp_path, fields):
     import shutil
 
@@ -497,11 +646,17 @@ def test_measures_that_were_made_again_replace_the_published_ones(two_strengths,
     about = json.loads((place / "spec.json").read_text())
     (place / "spec.json").write_text(json.dumps({**about, "measures": "older code"}))
     pd.read_parquet(place / "metrics.parquet").assign(ece=0.5).to_parquet(place / "metrics.parquet", index=False)
-    assert publishing.publish(tmp_path / "runs", tmp_path / "ledger") == added[:1] == publishing.old_measures(tmp_path / "ledger")
+    assert (
+        publishing.publish(tmp_path / "runs", tmp_path / "ledger")
+        == added[:1]
+        == publishing.old_measures(tmp_path / "ledger")
+    )
     assert runs.measure_again(place) and publishing.publish(tmp_path / "runs", tmp_path / "ledger") == added[:1]
     assert publishing.old_measures(tmp_path / "ledger") == []
     pd.testing.assert_frame_equal(
-        ledger.read_table(tmp_path / "ledger", "metrics").query("run == @added[0]")[["seed", "part", "ece"]].reset_index(drop=True),
+        ledger.read_table(tmp_path / "ledger", "metrics")
+        .query("run == @added[0]")[["seed", "part", "ece"]]
+        .reset_index(drop=True),
         pd.read_parquet(two_strengths / added[0] / "metrics.parquet")[["seed", "part", "ece"]],
     )
 
@@ -509,7 +664,9 @@ def test_measures_that_were_made_again_replace_the_published_ones(two_strengths,
 def test_published_logits_give_the_published_measures(two_strengths, tmp_path):
     publishing.publish(two_strengths, tmp_path)
     again = publishing.from_logits(publishing.read_logits(tmp_path, "synthetic"))
-    both = again.merge(ledger.read_table(tmp_path, "metrics"), on=["run", "part", "alpha", "seed"], suffixes=("", "_published"))
+    both = again.merge(
+        ledger.read_table(tmp_path, "metrics"), on=["run", "part", "alpha", "seed"], suffixes=("", "_published")
+    )
     assert len(both) == len(again) == 2 * (2 + 1)
     assert (both["accuracy"] == both["accuracy_published"]).all()
     np.testing.assert_allclose(both["nll"], both["nll_published"], rtol=2**-8)
@@ -520,13 +677,41 @@ def test_a_published_run_is_done(two_strengths, tmp_path):
     publishing.publish(two_strengths, tmp_path)
     specs = [RunSpec("synthetic", "resnet1d", alpha, **TINY) for alpha in (0.0, 0.1, 0.2)]
     planned = grid.plan(specs, tmp_path / "another machine", published=ledger.published_names(tmp_path))
-    assert sorted((item.spec.alpha, item.state) for item in planned) == [(0.0, "published"), (0.1, "published"), (0.2, "missing")]
+    assert sorted((item.spec.alpha, item.state) for item in planned) == [
+        (0.0, "published"),
+        (0.1, "published"),
+        (0.2, "missing"),
+    ]
 
 
 def test_plain_papermill(tmp_path):
     """The command of the README, with the parameters of a small run."""
-    command = [sys.executable, "-m", "papermill", str(study_notebook("run")), "out.ipynb", "-p", "dataset", "synthetic", "-p", "model",
-               "resnet1d", "-p", "alpha", "0.01", "-p", "epochs", "1", "-p", "seeds", "1", "-p", "max_windows", "60", "--no-progress-bar"]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(study_notebook("run")),
+        "out.ipynb",
+        "-p",
+        "dataset",
+        "synthetic",
+        "-p",
+        "model",
+        "resnet1d",
+        "-p",
+        "alpha",
+        "0.01",
+        "-p",
+        "epochs",
+        "1",
+        "-p",
+        "seeds",
+        "1",
+        "-p",
+        "max_windows",
+        "60",
+        "--no-progress-bar",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     table = runs.load(tmp_path / "runs")

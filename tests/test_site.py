@@ -1,4 +1,6 @@
-"""The site, as readers meet it: built from the notebooks, then opened in a headless Chromium that can reach nothing but it."""
+"""The site, as readers meet it: built from the notebooks, then opened in a headless Chromium that can reach nothing
+but it."""
+
 import functools
 import http.server
 import json
@@ -17,7 +19,10 @@ from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on the PATH (Debian: apt install chromium chromium-driver)")
+needs_browser = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER),
+    reason="no chromium and chromedriver on the PATH (Debian: apt install chromium chromium-driver)",
+)
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --force-color-profile=srgb --window-size=1280,900 "
@@ -34,7 +39,9 @@ def site(tmp_path_factory, worker_id):
     out = (base if worker_id == "master" else base.parent) / "site"
     with FileLock(f"{out}.lock"):
         if not (out / "built").exists():
-            done = subprocess.run([sys.executable, ROOT / "docs" / "build.py", "--out", out], capture_output=True, text=True)
+            done = subprocess.run(
+                [sys.executable, ROOT / "docs" / "build.py", "--out", out], capture_output=True, text=True
+            )
             assert done.returncode == 0, done.stdout + done.stderr
             (out / "built").write_text(json.dumps({"warnings": done.stderr}))
     return out
@@ -42,7 +49,10 @@ def site(tmp_path_factory, worker_id):
 
 @pytest.fixture(scope="module")
 def pages(site):
-    return {path.relative_to(site).as_posix(): BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in sorted(site.rglob("*.html"))}
+    return {
+        path.relative_to(site).as_posix(): BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+        for path in sorted(site.rglob("*.html"))
+    }
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +74,11 @@ def browser(tmp_path_factory):
 
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"):
+    for flag in (
+        *FLAGS,
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+    ):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
@@ -78,8 +92,14 @@ def browser(tmp_path_factory):
 def view(browser, size=DESKTOP, dark=False, script=True):
     "Look through a screen of this size, in this colour scheme, with or without JavaScript."
     width, height = size
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", dict(width=width, height=height, deviceScaleFactor=1, mobile=size == PHONE))
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dict(features=[dict(name="prefers-color-scheme", value="dark" if dark else "light")]))
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        dict(width=width, height=height, deviceScaleFactor=1, mobile=size == PHONE),
+    )
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        dict(features=[dict(name="prefers-color-scheme", value="dark" if dark else "light")]),
+    )
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", dict(value=not script))
 
 
@@ -124,14 +144,16 @@ fetch(address).then(answer => answer.text()).then(text => {
 
 
 def accessibility(browser, rules=None, whole=False):
-    "What axe-core finds that is serious or critical in the text of the open page; if asked, in its menus and coloured code too, which are alike everywhere."
+    """What axe-core finds that is serious or critical in the text of the open page; if asked, in its menus and
+    coloured code too, which are alike everywhere."""
     import axe_core_python
 
     browser.execute_script((Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
     return browser.execute_async_script(AXE, rules, whole)
 
 
-# --- without a browser ---------------------------------------------------------------------------------------------------------
+# --- without a browser ------------------------------------------------------------------------------------------------
+
 
 def test_it_is_built_without_a_warning(site):
     built = json.loads((site / "built").read_text())
@@ -139,8 +161,12 @@ def test_it_is_built_without_a_warning(site):
 
 
 def test_every_notebook_has_a_page_and_a_place_in_the_menu(site, pages):
-    sources = {p.relative_to(ROOT / "nbs").with_suffix(".html").as_posix() for kind in ("*.ipynb", "*.md") for p in (ROOT / "nbs").rglob(kind)
-               if not any(part.startswith((".", "_")) for part in p.relative_to(ROOT / "nbs").parts)}
+    sources = {
+        p.relative_to(ROOT / "nbs").with_suffix(".html").as_posix()
+        for kind in ("*.ipynb", "*.md")
+        for p in (ROOT / "nbs").rglob(kind)
+        if not any(part.startswith((".", "_")) for part in p.relative_to(ROOT / "nbs").parts)
+    }
     assert sources <= pages.keys()
     listed = set()
     for name, page in pages.items():
@@ -160,7 +186,9 @@ def test_links_and_anchors_resolve(site, pages):
             target = unquote(target.partition("?")[0]) or "index.html"
             if target.endswith("/"):
                 target += "index.html"
-            if not (site / target).is_file() or (anchor and target in anchors and unquote(anchor) not in anchors[target]):
+            if not (site / target).is_file() or (
+                anchor and target in anchors and unquote(anchor) not in anchors[target]
+            ):
                 broken.append(f"{name}: {link}")
     assert not broken
 
@@ -170,34 +198,49 @@ def test_ids_are_unique_and_pictures_have_a_text(pages):
         ids = [tag["id"] for tag in page.select("main [id]")]
         assert len(ids) == len(set(ids)), name
         assert not [img for img in page.select("img") if len(img.get("alt", "")) < 40], name  # a sentence, not a title
-        assert not page.select("main figure svg, main .cell-output svg"), name  # a drawing in the page itself has no text
+        assert not page.select("main figure svg, main .cell-output svg"), (
+            name
+        )  # a drawing in the page itself has no text
 
 
 def test_nothing_names_a_machine(site):
     for path in site.rglob("*.html"):
-        text = re.sub(r'data:image/[^"]*|<code class="sourceCode.*?</code>', "", path.read_text(encoding="utf-8"), flags=re.S)
+        text = re.sub(
+            r'data:image/[^"]*|<code class="sourceCode.*?</code>', "", path.read_text(encoding="utf-8"), flags=re.S
+        )
         assert not re.search(r"(?<![\w.~*/:-])/(root|home|tmp|work|Users)/\w+", text), path.name
 
 
 def test_every_formula_is_rendered(site, pages):
     for name in pages:
-        text = re.sub(r"<(code|pre|script|style)\b.*?</\1>|<[^>]*>", "", (site / name).read_text(encoding="utf-8"), flags=re.S)
+        text = re.sub(
+            r"<(code|pre|script|style)\b.*?</\1>|<[^>]*>", "", (site / name).read_text(encoding="utf-8"), flags=re.S
+        )
         assert not re.search(r"\\[(\[]|\$\$|\\(frac|alpha|sum|mathbb|log)\b", text), name
     formulas = pages["01_loss/00_smoothing.html"].select("math")
     assert len(formulas) > 10 and pages["01_loss/00_smoothing.html"].select("math[display=block] mfrac")
 
 
 def test_each_exported_name_is_in_the_reference_with_its_code(pages):
-    entries = {tag["id"]: (name, tag) for name, page in pages.items() if name.startswith("reference/") for tag in page.select("section[id]")}
+    entries = {
+        tag["id"]: (name, tag)
+        for name, page in pages.items()
+        if name.startswith("reference/")
+        for tag in page.select("section[id]")
+    }
     assert {"label_smoothing_loss", "HarLsError", "ece"} <= entries.keys()
     name, entry = entries["ece"]
     target, anchor = urldefrag(urljoin(name, entry.select_one("a.source-link")["href"]))
     assert "def ece(" in pages[target].find(id=anchor).get_text()
 
 
-# --- with a browser --------------------------------------------------------------------------------------------------------------
+# --- with a browser ---------------------------------------------------------------------------------------------------
 
-WHOLE = ("index.html", "01_loss/00_smoothing.html", "reference/har_ls.loss.smoothing.html")  # with menus and coloured code
+WHOLE = (
+    "index.html",
+    "01_loss/00_smoothing.html",
+    "reference/har_ls.loss.smoothing.html",
+)  # with menus and coloured code
 
 
 def too_wide(browser, name):
@@ -232,7 +275,10 @@ def test_pages_of_the_reference_are_made_alike_and_fit_a_phone(browser, address,
     loaded = {}
     for name, page in pages.items():
         if name.startswith("reference/"):
-            tags = [(tag.name, tag.get("src") or tag.get("href") or tag.get_text()) for tag in page.select("script, link, style")]
+            tags = [
+                (tag.name, tag.get("src") or tag.get("href") or tag.get_text())
+                for tag in page.select("script, link, style")
+            ]
             loaded[name] = [urljoin(name, what) if what.startswith("..") else what for _, what in tags]
             assert not page.select("main img, main iframe, main script, main link, main style"), name
     one = "reference/har_ls.loss.smoothing.html"
@@ -242,7 +288,10 @@ def test_pages_of_the_reference_are_made_alike_and_fit_a_phone(browser, address,
     faults = []
     for name in loaded:
         browser.execute_async_script(INSTEAD, address + name)
-        assert browser.execute_script("return document.querySelector('main h1').textContent") == pages[name].select_one("main h1").get_text()
+        assert (
+            browser.execute_script("return document.querySelector('main h1').textContent")
+            == pages[name].select_one("main h1").get_text()
+        )
         faults += too_wide(browser, name)
     assert not faults, "\n".join(faults)
 
@@ -251,7 +300,13 @@ def test_pages_of_the_reference_are_made_alike_and_fit_a_phone(browser, address,
 def test_dark_pages_have_contrast(browser, address, pages):
     faults = []
     view(browser, dark=True)
-    for name in ("index.html", "01_loss/00_smoothing.html", "07_evidence/00_statistics.html", "howto/index.html", "reference/har_ls.loss.smoothing.html"):
+    for name in (
+        "index.html",
+        "01_loss/00_smoothing.html",
+        "07_evidence/00_statistics.html",
+        "howto/index.html",
+        "reference/har_ls.loss.smoothing.html",
+    ):
         browser.get(address + name)
         faults += [f"{name}: {found}" for found in accessibility(browser, ["color-contrast"], whole=name in WHOLE)]
     assert not faults, "\n".join(faults)
@@ -260,7 +315,14 @@ def test_dark_pages_have_contrast(browser, address, pages):
 @needs_browser
 def test_the_reader_chooses_light_or_dark(browser, address):
     def brightness():
-        return sum(map(int, re.findall(r"\d+", browser.execute_script("return getComputedStyle(document.body).backgroundColor"))[:3]))
+        return sum(
+            map(
+                int,
+                re.findall(r"\d+", browser.execute_script("return getComputedStyle(document.body).backgroundColor"))[
+                    :3
+                ],
+            )
+        )
 
     view(browser, dark=True)
     browser.get(address)
@@ -280,7 +342,8 @@ def test_formulas_are_drawn_with_the_font_of_the_site(browser, address):
     drawn = browser.execute_script("""
         return document.fonts.ready.then(() => ({
           font: [...document.fonts].some(f => f.family.includes("Formulas") && f.status === "loaded"),
-          sizes: [...document.querySelectorAll("math")].map(m => m.getBoundingClientRect().width * m.getBoundingClientRect().height)}))""")
+          sizes: [...document.querySelectorAll("math")].map(m => m.getBoundingClientRect())
+            .map(box => box.width * box.height)}))""")
     assert drawn["font"] and min(drawn["sizes"]) > 0
 
 
@@ -308,7 +371,10 @@ def test_pages_can_be_read_without_javascript(browser, address):
     browser.get(address + "01_loss/00_smoothing.html")
     main = browser.find_element(By.TAG_NAME, "main")
     assert "Soft targets" in main.text and "def soft_targets" in main.text
-    assert browser.find_element(By.CSS_SELECTOR, "math").is_displayed() and browser.find_element(By.CSS_SELECTOR, "main img").is_displayed()
+    assert (
+        browser.find_element(By.CSS_SELECTOR, "math").is_displayed()
+        and browser.find_element(By.CSS_SELECTOR, "main img").is_displayed()
+    )
     browser.get(browser.find_element(By.CSS_SELECTOR, ".nav-page-next a").get_attribute("href"))
     assert browser.find_element(By.TAG_NAME, "h1").text != "Label smoothing"
     view(browser)

@@ -1,4 +1,5 @@
 """Studies with real processes: workers, clusters, kills, faults, two at once, ten thousand runs."""
+
 import contextlib
 import functools
 import itertools
@@ -24,7 +25,22 @@ from har_ls.runs.spec import RunSpec
 
 ROOT = Path(__file__).parent.parent
 MAIN = "from har_ls.cli import main; raise SystemExit(main())"
-AXES = ["--datasets", "synthetic", "--models", "resnet1d", "--alphas", "0", "0.1", "0.2", "--seeds", "2", "--epochs", "12", "--max-windows", "100"]
+AXES = [
+    "--datasets",
+    "synthetic",
+    "--models",
+    "resnet1d",
+    "--alphas",
+    "0",
+    "0.1",
+    "0.2",
+    "--seeds",
+    "2",
+    "--epochs",
+    "12",
+    "--max-windows",
+    "100",
+]
 GRID = study.Grid(("synthetic",), ("resnet1d",), (0.0, 0.1, 0.2), seeds=2, epochs=12, max_windows=100)
 
 
@@ -32,9 +48,17 @@ def begin(out, *more, axes=AXES):
     "Start `har-ls study` in a process group of its own."
     command = [sys.executable, "-c", MAIN, "study", *axes, "--out", str(out), "--no-report", *more]
     env = dict(os.environ, PYTHONPATH=str(ROOT))
-    ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background inherits that it is ignored
+    ctrl_c = functools.partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # a job in the background inherits that it is ignored
     return subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, preexec_fn=ctrl_c
+        command,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=ctrl_c,
     )
 
 
@@ -62,7 +86,9 @@ def until(condition, timeout=120):
 def kernels(process):
     "The kernels below a process."
     with contextlib.suppress(psutil.NoSuchProcess):
-        return [child for child in process.children(recursive=True) if "ipykernel_launcher" in " ".join(child.cmdline())]
+        return [
+            child for child in process.children(recursive=True) if "ipykernel_launcher" in " ".join(child.cmdline())
+        ]
     return []
 
 
@@ -76,7 +102,13 @@ def results(out):
     assert [name for name in names if name.startswith(".")] in ([".locks"], [])
     assert len([name for name in names if name.startswith("synthetic")]) == len(GRID.alphas)
     for folder in runs.run_folders(out):
-        assert {file.name for file in folder.iterdir()} == {"run.ipynb", "spec.json", "metrics.parquet", "predictions.npz", "history.parquet"}
+        assert {file.name for file in folder.iterdir()} == {
+            "run.ipynb",
+            "spec.json",
+            "metrics.parquet",
+            "predictions.npz",
+            "history.parquet",
+        }
     return runs.load(out).sort_values(["run", "seed", "part"], ignore_index=True)
 
 
@@ -117,12 +149,17 @@ def test_a_killed_worker_and_its_run_are_replaced(undisturbed, tmp_path):
 
 
 def test_stopped_in_three_ways_and_taken_up_each_time(undisturbed, tmp_path):
-    """Ctrl-C, a polite request to stop, and a kill. Nothing is left behind, nothing finished is repeated, and the results are the same."""
+    """Ctrl-C, a polite request to stop, and a kill. Nothing is left behind, nothing finished is repeated, and the
+    results are the same."""
     kept = {}
     for send, expected in [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]:
         process = begin(tmp_path, "--workers", "1")
         family = psutil.Process(process.pid)
-        until(lambda: process.poll() is not None or list(tmp_path.glob(".*.part")) and kernels(family))
+        until(
+            lambda process=process, family=family: (
+                process.poll() is not None or list(tmp_path.glob(".*.part")) and kernels(family)
+            )
+        )
         if send == signal.SIGKILL:  # not before a run is done
             until(lambda: runs.run_folders(tmp_path))
         descendants = family.children(recursive=True)
@@ -131,10 +168,14 @@ def test_stopped_in_three_ways_and_taken_up_each_time(undisturbed, tmp_path):
         else:
             process.send_signal(send)
         code, said = finish(process)
-        until(lambda: gone(descendants), 30)
+        until(functools.partial(gone, descendants), 30)
         assert code == expected and "Traceback" not in said, said
         if send != signal.SIGKILL:
-            assert "the same command goes on from here" in said and not list(tmp_path.glob(".*.part")) and not (tmp_path / "failed").exists(), said
+            assert (
+                "the same command goes on from here" in said
+                and not list(tmp_path.glob(".*.part"))
+                and not (tmp_path / "failed").exists()
+            ), said
         assert kept == {folder: folder.stat().st_mtime_ns for folder in kept}
         kept = {folder: folder.stat().st_mtime_ns for folder in runs.run_folders(tmp_path)}
     assert 1 <= len(kept) < 3
@@ -153,11 +194,29 @@ def scheduler(tmp_path):
     env = dict(os.environ, PYTHONPATH=str(ROOT))
     common = dict(env=env, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     dask = [sys.executable, "-m", "dask"]
-    started = [subprocess.Popen([*dask, "scheduler", "--host", "127.0.0.1", "--port", address.rsplit(":", 1)[1], "--dashboard-address", ":0"], **common)]
+    started = [
+        subprocess.Popen(
+            [
+                *dask,
+                "scheduler",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                address.rsplit(":", 1)[1],
+                "--dashboard-address",
+                ":0",
+            ],
+            **common,
+        )
+    ]
     worker = [*dask, "worker", address, "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard"]
     started += [subprocess.Popen(worker, **common) for _ in range(2)]
     yield address
-    processes = [child for process in started for child in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]]
+    processes = [
+        child
+        for process in started
+        for child in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    ]
     for process in reversed(started):
         process.terminate()
     for process in started:
@@ -177,10 +236,24 @@ def test_a_scheduler_without_workers(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", address.rsplit(":", 1)[1], "--dashboard-address", ":0"]
+    command = [
+        sys.executable,
+        "-m",
+        "dask",
+        "scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        address.rsplit(":", 1)[1],
+        "--dashboard-address",
+        ":0",
+    ]
     scheduler, said = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), []
     try:
-        with pytest.raises(HarLsError, match="no worker came within 1 seconds"), until_it_answers(address, 1, said.append):
+        with (
+            pytest.raises(HarLsError, match="no worker came within 1 seconds"),
+            until_it_answers(address, 1, said.append),
+        ):
             pass
     finally:
         scheduler.terminate()
@@ -219,7 +292,12 @@ def test_two_studies_on_one_folder(undisturbed, tmp_path):
 
 def test_a_full_disk_stops_the_study(tmp_path):
     """A file system of 2 MB: the first runs fit, later ones do not. Then there is room again."""
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "none", str(tmp_path)], capture_output=True).returncode:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=700k", "none", str(tmp_path)], capture_output=True
+        ).returncode
+    ):
         pytest.skip("needs the right to mount a small file system")
     try:
         code, said = finish(begin(tmp_path, "--workers", "1"))
@@ -254,10 +332,25 @@ def test_a_failing_run_does_not_stop_the_others(tmp_path):
     bad = study.plan([RunSpec("synthetic", "resnet1d", seeds=1, epochs=1, max_windows=1)], tmp_path)
     outcome = execute([*bad, *good], tmp_path, workers=1)
     assert outcome.done == [good[0].name] and list(outcome.failed) == [bad[0].name]
-    assert "training part" in outcome.failed[bad[0].name] and (tmp_path / "failed" / bad[0].name / "run.ipynb").is_file()
+    assert (
+        "training part" in outcome.failed[bad[0].name] and (tmp_path / "failed" / bad[0].name / "run.ipynb").is_file()
+    )
     states = {item.state for item in study.plan([good[0].spec, bad[0].spec], tmp_path)}
     assert states == {"done", "failed"}
-    axes = ["--datasets", "synthetic", "--models", "resnet1d", "--alphas", "0", "--seeds", "1", "--epochs", "1", "--max-windows", "1"]
+    axes = [
+        "--datasets",
+        "synthetic",
+        "--models",
+        "resnet1d",
+        "--alphas",
+        "0",
+        "--seeds",
+        "1",
+        "--epochs",
+        "1",
+        "--max-windows",
+        "1",
+    ]
     code, said = finish(begin(tmp_path, "--failed", axes=axes))
     assert code == 1 and f"failed: {bad[0].name}: " in said and "0 of 1 runs are done" in said, said
 
@@ -265,7 +358,14 @@ def test_a_failing_run_does_not_stop_the_others(tmp_path):
 def test_grids():
     grid = study.make_grid("seed", seeds=2)
     assert grid.seeds == 2 and study.make_grid() == study.make_grid("quick")
-    for wrong in [dict(alphas=[]), dict(datasets="synthetic"), dict(folds="some"), dict(folds=[]), dict(epoch_factors=[]), dict(objectives="focal")]:
+    for wrong in [
+        dict(alphas=[]),
+        dict(datasets="synthetic"),
+        dict(folds="some"),
+        dict(folds=[]),
+        dict(epoch_factors=[]),
+        dict(objectives="focal"),
+    ]:
         with pytest.raises(HarLsError):
             study.make_grid("quick", **wrong)
     with pytest.raises(HarLsError, match="unknown profile"):
@@ -283,7 +383,12 @@ def test_the_whole_grid():
 
 def test_a_grid_file_with_mistakes(tmp_path):
     file = tmp_path / "mine.toml"
-    for text, words in [("alpha = [0.1]", "unknown key 'alpha'"), ('[[block]]\nfold = [1]', "unknown key 'fold'"), ("block = 3", "block"), ("x = ", "not a readable TOML file")]:
+    for text, words in [
+        ("alpha = [0.1]", "unknown key 'alpha'"),
+        ("[[block]]\nfold = [1]", "unknown key 'fold'"),
+        ("block = 3", "block"),
+        ("x = ", "not a readable TOML file"),
+    ]:
         file.write_text(text)
         with pytest.raises(HarLsError, match=words) as error:
             study.make_grids(None, file)
@@ -307,16 +412,31 @@ def test_blocks_come_in_their_order_and_share_runs(tmp_path):
 
 
 def test_strength_nothing_is_trained_once_for_all_objectives():
-    specs, _ = study.grid_specs(study.Grid(("synthetic",), ("resnet1d",), (0.0, 0.1), objectives=("smoothing", "focal")))
-    assert sorted((spec.objective, spec.alpha) for spec in specs) == [("focal", 0.1), ("smoothing", 0.0), ("smoothing", 0.1)]
+    specs, _ = study.grid_specs(
+        study.Grid(("synthetic",), ("resnet1d",), (0.0, 0.1), objectives=("smoothing", "focal"))
+    )
+    assert sorted((spec.objective, spec.alpha) for spec in specs) == [
+        ("focal", 0.1),
+        ("smoothing", 0.0),
+        ("smoothing", 0.1),
+    ]
 
 
 def test_grid_specs():
-    grid = study.Grid(("synthetic",), ("resnet1d", "moderntcn"), (0.0, 0.1), ("official", "random", "subject"), folds="all", of_folds=3)
+    grid = study.Grid(
+        ("synthetic",),
+        ("resnet1d", "moderntcn"),
+        (0.0, 0.1),
+        ("official", "random", "subject"),
+        folds="all",
+        of_folds=3,
+    )
     specs, notes = study.grid_specs(grid)
     assert len(specs) == 2 * 2 * 2 * 3 and notes == ["synthetic has no official split: left out"]
     assert len({json.dumps(spec.as_json()) for spec in specs}) == len(specs)
-    loo, _ = study.grid_specs(study.Grid(("synthetic",), ("resnet1d",), (0.0,), ("subject",), folds="all", of_folds="loo"))
+    loo, _ = study.grid_specs(
+        study.Grid(("synthetic",), ("resnet1d",), (0.0,), ("subject",), folds="all", of_folds="loo")
+    )
     assert len(loo) == data_facts("synthetic", None, "{}").subjects
     with pytest.raises(HarLsError, match="fold = 3"):
         study.grid_specs(study.Grid(("synthetic",), ("resnet1d",), folds=(3,), of_folds=3))
@@ -331,7 +451,10 @@ def test_grid_specs():
 def test_ten_thousand_runs(undisturbed, tmp_path):
     """Planning, resuming and collecting work at this size; how fast they are is for the bench to say."""
     alphas = [index / 2000 for index in range(500)]
-    specs = [RunSpec("synthetic", "resnet1d", alpha, "random", fold, 10, seed) for alpha, fold, seed in itertools.product(alphas, range(10), (1, 2))]
+    specs = [
+        RunSpec("synthetic", "resnet1d", alpha, "random", fold, 10, seed)
+        for alpha, fold, seed in itertools.product(alphas, range(10), (1, 2))
+    ]
     planned = study.plan(specs, tmp_path)
     assert len(planned) == 10_000 and {item.state for item in planned} == {"missing"}
     model = runs.run_folders(undisturbed)[0]

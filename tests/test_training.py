@@ -1,4 +1,5 @@
 """Training against a plain PyTorch loop, replicas against themselves alone, and what goes wrong."""
+
 from types import SimpleNamespace
 
 import numpy as np
@@ -44,7 +45,9 @@ def make_split(n=120, classes=3, channels=2, length=32, seed=0, posterior=False)
         s = parts[name]
         return x[s], y[s], np.arange(n)[s] % 4, None if p is None else p[s]
 
-    return SimpleNamespace(windows=SimpleNamespace(name="toy", activities=tuple(f"a{k}" for k in range(classes))), part=part)
+    return SimpleNamespace(
+        windows=SimpleNamespace(name="toy", activities=tuple(f"a{k}" for k in range(classes))), part=part
+    )
 
 
 SPLIT = make_split()
@@ -115,7 +118,19 @@ def test_replica_equals_the_same_training_alone(model, device):
 
 
 def test_groups_do_not_change_results():
-    runs = [train("resnet1d", SPLIT, [0.0, 0.1, 0.0], [0, 0, 1], EPOCHS_20_STEPS, progress=False, at_once=k, dtype=torch.float64) for k in (1, 2, 3)]
+    runs = [
+        train(
+            "resnet1d",
+            SPLIT,
+            [0.0, 0.1, 0.0],
+            [0, 0, 1],
+            EPOCHS_20_STEPS,
+            progress=False,
+            at_once=k,
+            dtype=torch.float64,
+        )
+        for k in (1, 2, 3)
+    ]
     for run in runs[1:]:
         assert difference(runs[0].model.state_dict(), run.model.state_dict()) < 1e-10
         assert np.allclose(run.history.loss, runs[0].history.loss, atol=1e-10)
@@ -317,8 +332,8 @@ def test_bad_input(arguments, message):
 
 @pytest.mark.parametrize(
     "bad",
-    [dict(epochs=0), dict(epochs=1.5), dict(batch_size=1), dict(lr=0.0), dict(lr=float("nan")), dict(weight_decay=-1.0), dict(clip=0.0),
-     dict(jitter=-0.1), dict(scaling=1.0), dict(jitter=float("inf"))],
+    [dict(epochs=0), dict(epochs=1.5), dict(batch_size=1), dict(lr=0.0), dict(lr=float("nan")), dict(weight_decay=-1.0),
+     dict(clip=0.0), dict(jitter=-0.1), dict(scaling=1.0), dict(jitter=float("inf"))],
 )  # fmt: skip
 def test_impossible_recipes(bad):
     (name,) = bad
@@ -333,7 +348,16 @@ def test_a_gpu_that_is_not_there():
 
 
 def test_one_alpha_serves_many_seeds_and_the_parts_asked_for():
-    run = train("resnet1d", make_split(posterior=True), 0.1, range(3), Recipe(epochs=1), progress=False, parts=("train", "test"), watch="validation")
+    run = train(
+        "resnet1d",
+        make_split(posterior=True),
+        0.1,
+        range(3),
+        Recipe(epochs=1),
+        progress=False,
+        parts=("train", "test"),
+        watch="validation",
+    )
     assert list(run.predictions) == ["train", "test"]
     assert run.predictions["train"].logits.shape == (3, 60, 3) and run.predictions["train"].posterior.shape == (60, 3)
     assert run.predictions["test"].logits.dtype == np.float32
@@ -388,10 +412,12 @@ def test_lengths():
 @pytest.mark.parametrize("model", MODEL_NAMES)
 def test_every_recipe_can_be_built(model):
     "Options of the table are options of the builder, at every shape of the catalogue's windows."
-    for (name, dataset), found in RECIPES.items():
+    for (name, _), found in RECIPES.items():
         if name == model:
             for channels, length in ((3, 128), (9, 128), (45, 125)):
-                _, logits = build(model, channels, length, 6, (0,), **found.options)(torch.zeros(1, 2, channels, length))
+                _, logits = build(model, channels, length, 6, (0,), **found.options)(
+                    torch.zeros(1, 2, channels, length)
+                )
                 assert logits.shape == (1, 2, 6)
 
 
@@ -452,7 +478,9 @@ def test_augment_of_a_replica_does_not_depend_on_its_neighbours():
 @pytest.mark.parametrize("model", MODEL_NAMES)
 def test_training_accuracy_and_nll_are_those_of_the_predictions(model):
     needs(model)
-    run = train(model, make_split(n=200), [0.0, 0.1], [0, 3], Recipe(epochs=2, batch_size=20), progress=False, parts=("train",))
+    run = train(
+        model, make_split(n=200), [0.0, 0.1], [0, 3], Recipe(epochs=2, batch_size=20), progress=False, parts=("train",)
+    )
     said = run.predictions["train"]
     assert list(run.trained) == ["alpha", "seed", "train_accuracy", "train_nll"]
     assert run.trained[["alpha", "seed"]].to_numpy().tolist() == [[0.0, 0], [0.1, 3]]
@@ -504,7 +532,9 @@ def test_one_at_chance_is_counted_and_the_others_go_on(models):
     assert run.history.groupby("seed").size().to_dict() == {1: 8, 2: 8, 13: 2}
 
 
-@pytest.mark.parametrize("epochs, steps, expected", [(16, 100, 4), (15, 100, 4), (16, 10, 5), (4, 60, 1), (1, 100, 1), (40, 1, 50)])
+@pytest.mark.parametrize(
+    "epochs, steps, expected", [(16, 100, 4), (15, 100, 4), (16, 10, 5), (4, 60, 1), (1, 100, 1), (40, 1, 50)]
+)
 def test_when_a_training_is_judged(epochs, steps, expected):
     assert judged_after(epochs, steps) == expected
 

@@ -833,10 +833,19 @@ def standing(
     names = [dataset_name(name) for name in dict.fromkeys(cell[0] for cell in sorted_cells(real(evidence.effects)))]
     if not names or ("low" in pooled and pooled.low.notna().any()):
         return ""
+    cells = [_cell_sentence(cell, in_cell(evidence.found, cell)) for cell in sorted_cells(real(evidence.found))]
     return (
         f"**{several(len(names), 'dataset is', 'datasets are')} published so far: {listing(names)}.** A sentence about datasets in general needs "
-        f"{pooling.FEWEST_DATASETS}; until then every cell speaks for itself."
+        f"{pooling.FEWEST_DATASETS}; until then every cell speaks for itself. {' '.join(cells)}"
     )
+
+
+def _cell_sentence(cell, found):
+    "What a cell says of the endpoints."
+    word = found[found.measure.isin(ENDPOINTS)].set_index("measure").verdict
+    kinds = dict(helps="improves", hurts="worsens", equivalent="leaves alone", undecided="leaves undecided")
+    told = [f"{verb} {listing(map(short, word.index[word == verdict]))}" for verdict, verb in kinds.items() if (word == verdict).any()]
+    return f"{cell_name(cell)}: smoothing with α = {found.alpha.iloc[0]:g} {listing(told)}."
 
 
 def cells_table(

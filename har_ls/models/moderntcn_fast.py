@@ -393,7 +393,7 @@ class Merge(Function):
     @once_differentiable
     def backward(ctx, grad):
         columns, weight, gamma, mean, variance, inverse, scale, shift, scaled = ctx.saved_tensors
-        (r, m, d, _, b), (e, _, step), count = ctx.shape, weight.shape[1:], ctx.count
+        (r, m, d, _, b), (e, _, step), count = ctx.shape, weight.shape[1:], ctx.count  # noqa: F841
         grad = grad.reshape(r * m, e, -1)
         flat = columns.view(r * m, d * step, -1)
         grad_scaled = torch.bmm(grad, flat.transpose(1, 2)).view(r, m, e, d, step).sum(1)

@@ -10,14 +10,13 @@ __all__ = ['PROFILES', 'PEOPLE', 'SHARED', 'TABLES', 'KEY', 'MORE', 'CLAIMS', 'S
 
 # %% ../../nbs/08_paper/04_experiment.ipynb #de8dc4bc
 import json
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..runs import folder as runs
-from ..runs.execution import run
 from ..runs.identity import study_notebook
 from ..core import HarLsError, one_of, whole_file
 from .projection import clusters, project, template_distances, triples
@@ -55,12 +54,22 @@ class Experiment:
             if not getattr(self, name):
                 raise HarLsError(f"{name} is empty: name at least one")
 
-
+# %% ../../nbs/08_paper/04_experiment.ipynb #77f5db0a
 PROFILES = {
     "full": dict(),
     "quick": dict(
-        datasets=("synthetic",), models=("resnet1d",), alphas=(0.0, 0.1), seeds=2, teacher="resnet1d", teacher_alphas=(0.0, 0.1), temperatures=(1, 4),
-        student_seeds=2, epochs=5, max_windows=400, watched=(1, -1), draws=dict(windows=40, draws=100, held_out=20),
+        datasets=("synthetic",),
+        models=("resnet1d",),
+        alphas=(0.0, 0.1),
+        seeds=2,
+        teacher="resnet1d",
+        teacher_alphas=(0.0, 0.1),
+        temperatures=(1, 4),
+        student_seeds=2,
+        epochs=5,
+        max_windows=400,
+        watched=(1, -1),
+        draws=dict(windows=40, draws=100, held_out=20),
     ),
 }
 
@@ -75,7 +84,7 @@ def make_experiment(
         given = {"student_seeds": given["seeds"], **given}
     return Experiment(**{**PROFILES[one_of(profile, PROFILES, "profile")], **given})
 
-
+# %% ../../nbs/08_paper/04_experiment.ipynb #ddc0ce91
 def experiment_specs(
     experiment: Experiment,  # what to train
 ) -> list:
@@ -84,11 +93,14 @@ def experiment_specs(
     for dataset in experiment.datasets:
         for model in experiment.models:
             for alpha in experiment.alphas:
-                settings = dict(watched=list(experiment.watched) if alpha in experiment.followed else [], **experiment.draws)
-                specs.append(RunSpec(dataset, model, alpha, seeds=experiment.seeds, notebook="trained", settings=settings, **size))
+                watched = list(experiment.watched) if alpha in experiment.followed else []
+                more = dict(seeds=experiment.seeds, settings=dict(watched=watched, **experiment.draws))
+                specs.append(RunSpec(dataset, model, alpha, notebook="trained", **more, **size))
         for alpha in experiment.teacher_alphas:
-            settings = dict(teacher=experiment.teacher, temperatures=list(experiment.temperatures) if alpha == 0 else [1])
-            specs.append(RunSpec(dataset, experiment.student, alpha, seeds=experiment.student_seeds, notebook="distil", settings=settings, **size))
+            temperatures = list(experiment.temperatures) if alpha == 0 else [1]
+            settings = dict(teacher=experiment.teacher, temperatures=temperatures)
+            more = dict(seeds=experiment.student_seeds, settings=settings)
+            specs.append(RunSpec(dataset, experiment.student, alpha, notebook="distil", **more, **size))
     return specs
 
 # %% ../../nbs/08_paper/04_experiment.ipynb #9485fe3e
@@ -96,7 +108,8 @@ def identity_check(
     predictions: Predictions,  # R replicas on N windows
     windows: int = 200,  # evenly spaced, for the direct distances
 ) -> pd.DataFrame:
-    "One row per replica: identity (largest relative difference of expanded and direct distances) and nearest (share of windows whose nearest template is the predicted class)."
+    """One row per replica: identity (largest relative difference of expanded and direct distances) and nearest (share
+    of windows whose nearest template is the predicted class)."""
     distance = template_distances(predictions)
     some = np.unique(np.linspace(0, len(predictions.y) - 1, min(windows, len(predictions.y))).round().astype(int))
     x, w = predictions.features[:, some].astype(float), predictions.templates.astype(float)
@@ -115,7 +128,7 @@ def cluster_numbers(
     nearer = (others.mean(-1) - squared[:, np.arange(n), y]).mean(-1)
     return clusters(predictions).assign(tilt=others.std(-1).mean(-1) / nearer if k > 2 else np.nan)
 
-
+# %% ../../nbs/08_paper/04_experiment.ipynb #1d133f1e
 def chosen_triples(
     validation: Predictions,  # of models without smoothing
 ) -> dict:
@@ -128,13 +141,16 @@ def projected(
     parts: dict,  # part -> `Predictions`
     chosen: dict,  # from `chosen_triples`
 ) -> pd.DataFrame:
-    "Points of the first replica in the plane of each triple: part, triple, kind (window or template), label, x, y, for the training and the validation part."
+    """Points of the first replica in the plane of each triple: part, triple, kind (window or template), label, x, y,
+    for the training and the validation part."""
     tables = []
     for part in ("train", "validation"):
         for name, classes in chosen.items():
             flat = project(parts[part], classes)
             for kind, points, labels in (("window", flat.points, flat.y), ("template", flat.templates, list(classes))):
-                tables.append(pd.DataFrame(dict(part=part, triple=name, kind=kind, label=labels, x=points[:, 0], y=points[:, 1])))
+                tables.append(
+                    pd.DataFrame(dict(part=part, triple=name, kind=kind, label=labels, x=points[:, 0], y=points[:, 1]))
+                )
     return pd.concat(tables, ignore_index=True).astype({"x": "float32", "y": "float32"})
 
 # %% ../../nbs/08_paper/04_experiment.ipynb #2ecb8835
@@ -176,7 +192,8 @@ def people_of(
     test: Predictions,  # R replicas
     validation: Predictions,  # the same replicas; fits the temperature
 ) -> pd.DataFrame:
-    "One row per replica and person: alpha, seed, part, subject, n (windows), and the sums of `PEOPLE` and `SHARED` over them."
+    """One row per replica and person: alpha, seed, part, subject, n (windows), and the sums of `PEOPLE` and `SHARED`
+    over them."""
     subjects, which = np.unique(test.subject, return_inverse=True)
     table = person_sums(test, validation)[["alpha", "seed", "part", "subject", "n", *PEOPLE]]
     sums = {
@@ -198,9 +215,15 @@ def analysed(
     temperature = pd.concat([both(test), both(validation)], ignore_index=True)
     fitted = temperature[temperature.scaled & (temperature.part == "test")].temperature.to_numpy()
     return dict(
-        clusters=pd.concat([pd.concat([cluster_numbers(p), identity_check(p)], axis=1) for p in parts.values()], ignore_index=True),
-        temperature=temperature, sweep=sweep(test), people=people_of(test, validation),
-        counts=pd.concat([counts(test).assign(scaled=False), counts(scaled(test, fitted)).assign(scaled=True)], ignore_index=True),
+        clusters=pd.concat(
+            [pd.concat([cluster_numbers(p), identity_check(p)], axis=1) for p in parts.values()], ignore_index=True
+        ),
+        temperature=temperature,
+        sweep=sweep(test),
+        people=people_of(test, validation),
+        counts=pd.concat(
+            [counts(test).assign(scaled=False), counts(scaled(test, fitted)).assign(scaled=True)], ignore_index=True
+        ),
     )
 
 # %% ../../nbs/08_paper/04_experiment.ipynb #3c35a9d6
@@ -214,15 +237,17 @@ class Results:
     sweep: pd.DataFrame  # test part: temperature, accuracy, ece, nll
     counts: pd.DataFrame  # test part: scaled, and what `har_ls.evidence.results.counts` gives
     information: pd.DataFrame  # epoch, information, first, second (classes), watched (windows)
-    distillation: pd.DataFrame  # model is the student; role, temperature, part, accuracy, ece, nll, gamma (of the targets learnt from)
+    # model is the student; role, temperature, part, accuracy, ece, nll, gamma (of the targets learnt from)
+    distillation: pd.DataFrame
     people: pd.DataFrame  # test part: what `people_of` gives
-    distillation_people: pd.DataFrame  # test part: role, temperature, subject, n, and sums of `DISTILLED` over a person's windows
+    # test part: role, temperature, subject, n, and sums of `DISTILLED` over a person's windows
+    distillation_people: pd.DataFrame
     runs: pd.DataFrame  # provenance, one row per run
 
 
 TABLES = tuple(item.name for item in fields(Results))
 
-
+# %% ../../nbs/08_paper/04_experiment.ipynb #919f4f89
 def collect(
     folder: str | Path,  # runs at any depth, or published tables
     pictured: tuple = (0.0, 0.1),  # strengths whose points are kept
@@ -230,30 +255,54 @@ def collect(
     "The tables of the experiments, from run folders or as published. Raises `HarLsError` if there are none."
     folder = Path(folder)
     if (folder / "runs.parquet").is_file():
-        return Results(**{name: pd.read_parquet(folder / f"{name}.parquet") for name in TABLES})
+        return _published(folder)
     about = [comparable(table) for table in (runs.specs(folder, name) for name in ("trained", "distil")) if len(table)]
     if not about:
-        raise HarLsError(f"{folder}: no finished runs of the paper's experiments there; make some with `har-ls paper --profile quick --out {folder}`")
+        raise HarLsError(
+            f"{folder}: no finished runs of the paper's experiments there; make some with"
+            f" `har-ls paper --profile quick --out {folder}`"
+        )
     about = pd.concat(about, ignore_index=True).sort_values(["notebook", "alpha", "run"], ignore_index=True)
     seeds, chosen = _seeds_that_count(about), {}
     tables = {name: [] for name in TABLES}
-    for run in about.itertuples():
-        cell = dict(dataset=run.label, model=run.model, protocol=run.protocol, fold=run.fold)
-        found = _read_trained(run, chosen, pictured) if run.notebook == "trained" else _read_distilled(run)
+    for each in about.itertuples():
+        cell = dict(dataset=each.label, model=each.model, protocol=each.protocol, fold=each.fold)
+        found = _read_trained(each, chosen, pictured) if each.notebook == "trained" else _read_distilled(each)
         for name, table in found.items():
-            tables[name].append(table[table.seed.isin(seeds[run.run])].assign(**cell))
-    about = about.assign(settings=about.settings.map(json.dumps), options=about.options.map(json.dumps), seeds=about.seeds.map(list), folds=about.folds.astype(str))
+            tables[name].append(table[table.seed.isin(seeds[each.run])].assign(**cell))
+    as_text = {name: about[name].map(json.dumps) for name in ("settings", "options")}
+    about = about.assign(seeds=about.seeds.map(list), folds=about.folds.astype(str), **as_text)
     tables["runs"] = [about.drop(columns=["path", "latest"])]
-    return Results(**{name: pd.concat(some, ignore_index=True) if some else pd.DataFrame(columns=[*CELL, *KEY, *MORE[name]]) for name, some in tables.items()})
+    return Results(**{name: _joined(name, some) for name, some in tables.items()})
 
 
+def _published(folder):
+    "Published tables; those of an earlier form lack some."
+    lacking = [f"{name}.parquet" for name in TABLES if not (folder / f"{name}.parquet").is_file()]
+    if lacking:
+        raise HarLsError(
+            f"{folder}: these tables are of an earlier form or incomplete, {', '.join(lacking)} is not there; publish"
+            f" them anew with `har-ls paper --profile full --publish {folder}`"
+        )
+    return Results(**{name: pd.read_parquet(folder / f"{name}.parquet") for name in TABLES})
+
+
+def _joined(name, tables):
+    "One table of many; with its columns, if there are none."
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*CELL, *KEY, *MORE[name]])
+
+# %% ../../nbs/08_paper/04_experiment.ipynb #c59f0cd4
 KEY = ("fold", "alpha", "seed", "part")
 MORE = {  # columns of tables that stay empty when only one kind of run is there
-    "clusters": ("spread", "own", "unevenness", "scale", "template_spread", "tilt", "identity", "nearest"), 
-    "points": ("triple", "kind", "label", "x", "y"), "temperature": ("scaled", "temperature", "at_bound", "accuracy", "ece", "nll"),
-    "sweep": ("temperature", "accuracy", "ece", "nll"), "counts": ("scaled", "quantity", "bin", "low", "high", "n", "total", "right"),
-    "information": ("epoch", "information", "first", "second", "watched"), "distillation": ("role", "temperature", "accuracy", "ece", "nll", "gamma"),
-    "people": ("subject", "n"), "distillation_people": ("role", "temperature", "subject", "n"),
+    "clusters": ("spread", "own", "unevenness", "scale", "template_spread", "tilt", "identity", "nearest"),
+    "points": ("triple", "kind", "label", "x", "y"),
+    "temperature": ("scaled", "temperature", "at_bound", "accuracy", "ece", "nll"),
+    "sweep": ("temperature", "accuracy", "ece", "nll"),
+    "counts": ("scaled", "quantity", "bin", "low", "high", "n", "total", "right"),
+    "information": ("epoch", "information", "first", "second", "watched"),
+    "distillation": ("role", "temperature", "accuracy", "ece", "nll", "gamma"),
+    "people": ("subject", "n"),
+    "distillation_people": ("role", "temperature", "subject", "n"),
 }
 
 
@@ -264,28 +313,28 @@ def _seeds_that_count(about):
     return {run: set(rows.seeds[rows.run == run]) for run in about.run}
 
 
-def _read_trained(run, chosen, pictured):
+def _read_trained(about, chosen, pictured):
     "Tables of one training; the triples are chosen by the run without smoothing, which comes first."
-    parts = load_predictions(Path(run.path) / "predictions.npz")
+    parts = load_predictions(Path(about.path) / "predictions.npz")
     found = analysed(parts)
-    cell = run.label, run.model, run.protocol, run.fold
-    if run.alpha == 0:
+    cell = about.label, about.model, about.protocol, about.fold
+    if about.alpha == 0:
         chosen[cell] = chosen_triples(parts["validation"])
-    if cell in chosen and run.alpha in pictured:
-        found["points"] = projected(parts, chosen[cell]).assign(alpha=run.alpha, seed=parts["train"].seeds[0])
-    history = pd.read_parquet(Path(run.path) / "history.parquet")
+    if cell in chosen and about.alpha in pictured:
+        found["points"] = projected(parts, chosen[cell]).assign(alpha=about.alpha, seed=parts["train"].seeds[0])
+    history = pd.read_parquet(Path(about.path) / "history.parquet")
     found["information"] = history.dropna(subset="information").drop(columns="loss").assign(part="train")
     return found
 
 
-def _read_distilled(run):
+def _read_distilled(about):
     "Tables of one distillation. Teachers and students that learn from labels learn from targets as soft as alpha says."
-    table = pd.read_parquet(Path(run.path) / "metrics.parquet")
+    table = pd.read_parquet(Path(about.path) / "metrics.parquet")
     table = table[["alpha", "seed", "part", "role", "temperature", "accuracy", "ece", "nll", "gamma"]]
     table["gamma"] = table.gamma.where(table.role == "distilled", table.alpha)
-    return dict(distillation=table, distillation_people=pd.read_parquet(Path(run.path) / "people.parquet"))
+    return dict(distillation=table, distillation_people=pd.read_parquet(Path(about.path) / "people.parquet"))
 
-
+# %% ../../nbs/08_paper/04_experiment.ipynb #a1577e3c
 def publish(
     results: Results,  # to keep
     folder: str | Path,  # such as nbs/study/results/paper
@@ -349,12 +398,14 @@ def compared(
 def followed_information(
     results: Results,
 ) -> pd.DataFrame:
-    "The change of the information after the last epoch, in the form of `cell_effects`; it is not measured person by person."
+    """The change of the information after the last epoch, in the form of `cell_effects`; it is not measured person by
+    person."""
     table = results.information
     if not len(table):
         return pd.DataFrame()
     last = table.sort_values("epoch").drop_duplicates([*CELL, "fold", "alpha", "seed"], keep="last")
-    mean, reason, rows = last.groupby([*CELL, "alpha"]).information.mean(), "no interval: not measured person by person", []
+    reason, rows = "no interval: not measured person by person", []
+    mean = last.groupby([*CELL, "alpha"]).information.mean()
     for (*cell, alpha), value in mean[mean.index.get_level_values("alpha") > 0].items():
         if (*cell, 0.0) in mean:
             seeds, folds = last[last.alpha == alpha].pipe(in_cell, cell)[["seed", "fold"]].nunique()
@@ -362,7 +413,7 @@ def followed_information(
             rows.append(dict(zip(CELL, cell), alpha=alpha, measure="information") | described(effect, "information"))
     return pd.DataFrame(rows)
 
-
+# %% ../../nbs/08_paper/04_experiment.ipynb #9280704a
 def comparisons(
     results: Results,
 ) -> pd.DataFrame:
@@ -383,22 +434,51 @@ def comparisons(
 # %% ../../nbs/08_paper/04_experiment.ipynb #5197209b
 CLAIMS = {
     "tighter": ("section 2, Figure 1", "Smoothing draws each class into a tighter cluster.", [("spread", "falls")]),
-    "equidistant": ("section 2, Figure 1", "Smoothing makes windows equally far from the templates of all other classes.", [("tilt", "falls")]),
+    "equidistant": (
+        "section 2, Figure 1",
+        "Smoothing makes windows equally far from the templates of all other classes.",
+        [("tilt", "falls")],
+    ),
     "scale": ("section 2, Figure 1", "Smoothing makes the features smaller.", [("scale", "falls")]),
-    "calibration": ("section 3, Figure 2 and Table 3", "Smoothing calibrates like temperature scaling.", [("ece", "falls"), ("ece_like", "unchanged")]),
-    "nll": ("section 3, Figure 4", "After temperature scaling, smoothing has the worse NLL.", [("nll_scaled", "rises")]),
-    "teacher": ("section 4, Figure 5", "Smoothing makes the better teacher, judged by its own accuracy.", [("teacher", "rises")]),
-    "student": ("section 4, Figure 5", "A smoothed teacher's student does worse than a hard-target teacher's.", [("student", "falls")]),
-    "information": ("section 4, Figure 6", "Smoothing erases information about the window from the logits.", [("information", "falls")]),
+    "calibration": (
+        "section 3, Figure 2 and Table 3",
+        "Smoothing calibrates like temperature scaling.",
+        [("ece", "falls"), ("ece_like", "unchanged")],
+    ),
+    "nll": (
+        "section 3, Figure 4",
+        "After temperature scaling, smoothing has the worse NLL.",
+        [("nll_scaled", "rises")],
+    ),
+    "teacher": (
+        "section 4, Figure 5",
+        "Smoothing makes the better teacher, judged by its own accuracy.",
+        [("teacher", "rises")],
+    ),
+    "student": (
+        "section 4, Figure 5",
+        "A smoothed teacher's student does worse than a hard-target teacher's.",
+        [("student", "falls")],
+    ),
+    "information": (
+        "section 4, Figure 6",
+        "Smoothing erases information about the window from the logits.",
+        [("information", "falls")],
+    ),
 }
 SIDES = {
-    "ece": "ECE of smoothing minus ECE of hard targets", "ece_like": "ECE of smoothing minus ECE of hard targets with temperature",
-    "nll_scaled": "NLL with temperature, smoothing minus hard targets", "teacher": "accuracy of smoothed minus hard-target teacher",
-    "student": "accuracy of the students, smoothed teacher (T = 1) minus hard-target teacher (best T)", "information": "nats after the last epoch, smoothing minus hard targets",
-    "spread": "spread, smoothing minus hard targets", "tilt": "tilt, smoothing minus hard targets", "scale": "mean length of features, smoothing minus hard targets",
+    "ece": "ECE of smoothing minus ECE of hard targets",
+    "ece_like": "ECE of smoothing minus ECE of hard targets with temperature",
+    "nll_scaled": "NLL with temperature, smoothing minus hard targets",
+    "teacher": "accuracy of smoothed minus hard-target teacher",
+    "student": "accuracy of the students, smoothed teacher (T = 1) minus hard-target teacher (best T)",
+    "information": "nats after the last epoch, smoothing minus hard targets",
+    "spread": "spread, smoothing minus hard targets",
+    "tilt": "tilt, smoothing minus hard targets",
+    "scale": "mean length of features, smoothing minus hard targets",
 }
 
-
+# %% ../../nbs/08_paper/04_experiment.ipynb #777fe985
 def scorecard(
     results: Results,
     alpha: float = 0.1,  # strength that the claims are about; calibration has its own, tuned per cell
@@ -425,7 +505,8 @@ def scorecard(
 
 
 def _with_numbers(row, table):
-    "A judged claim with cells (how many), where (cell and measure), and n (people and seeds, or why there is no interval)."
+    """A judged claim with cells (how many), where (cell and measure), and n (people and seeds, or why there is no
+    interval)."""
     if not row["judged"]:
         return row | dict(cells=0, where=(), n="")
     shown = in_cell(table[table.measure == row["measure"]], row["where"]).iloc[0]
@@ -442,7 +523,8 @@ def page(
     folder: str | Path,  # runs at any depth, or tables
     out: str | Path,  # folder to write to
 ) -> Path:
-    "Execute the page on these results: `paper.ipynb` and `paper.html` in `out`; return the path of the second. Raises `HarLsError` if that fails."
+    """Execute the page on these results: `paper.ipynb` and `paper.html` in `out`; return the path of the second. Raises
+    `HarLsError` if that fails."""
     from har_ls.evidence.render import render
 
     if not Path(folder).is_dir():

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import har_ls
 from ..core import HarLsError, whole_file, whole_folder
-from .folder import FULL, Busy, DiskFull, check_writable, is_finished, lock, remove_leftovers
+from .folder import FULL, DiskFull, check_writable, is_finished, lock, remove_leftovers
 from .identity import identify, study_notebook
 from .spec import RunSpec
 
@@ -137,7 +137,7 @@ def execute_notebook(
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    import har_ls.runs.kernel  # registers the engine
+    import har_ls.runs.kernel  # noqa: F401 registers the engine
 
     notebook = aside / "run.ipynb"
     environment = {"HAR_LS_DATA": str(Path(data).absolute())} if data else {}

@@ -28,10 +28,10 @@ import pyarrow.parquet as pq
 
 import har_ls
 from ..core import HarLsError, whole_file, whole_folder
-from .identity import Identity, identity_of, measures_digest
+from .identity import Identity, measures_digest
 
 # %% ../../nbs/06_runs/02_folder.ipynb #715b72b3
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def hardware() -> dict:
     "The processor's model, the number of cores this process may use, and the GPU's name where there is one."
     import torch
@@ -92,7 +92,7 @@ def provenance(
         epochs=int(training.history["epoch"].max()),
         failed_seeds=sorted(set(spec.seeds) - trained),
         seconds={key: round(value, 3) for key, value in seconds.items()},
-        finished=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
 
 # %% ../../nbs/06_runs/02_folder.ipynb #11b67220

@@ -33,7 +33,7 @@ def digest_of(
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:digits]
 
 # %% ../../nbs/06_runs/01_identity.ipynb #62b0e923
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def code_without_words(
     source: str,  # Python
 ) -> str:
@@ -55,7 +55,7 @@ NOT_ENTERED = ("data", "core", "predictions", "runs", "recipes")  # by content, 
 CHOICES = ("models", "loss")  # packages of which a run uses what its spec names
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def package_sources(
     package: Path,  # folder of `har_ls`
 ) -> dict:
@@ -165,7 +165,7 @@ def code_digest(
     return _code_digest(study_notebook(spec.notebook), trained_models(spec), spec.objective)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _code_digest(template, models, objective):
     cells = tagged_cells(template)
     if not cells:
@@ -175,7 +175,7 @@ def _code_digest(template, models, objective):
     return digest_of([cells, closure(imported("\n".join(cells)), dict(models=models, loss=(objective,)))])
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def measures_digest() -> str:
     """The same for the measures: `har_ls.metrics.table` and what it leads to. It is recorded with every table and is
     no part of a name."""
@@ -228,7 +228,7 @@ class Facts:
     official: bool  # whether the publisher gives a split
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def data_facts(
     dataset: str,  # a name, or own recordings in the data folder
     data: str | None,  # folder of archives
@@ -273,7 +273,7 @@ def divided(
     return dict(data=facts.fingerprint, division=known[asked], scaling=known["scaling"])
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _known_divisions(fingerprint):
     from har_ls.data.catalog import cache_root
 

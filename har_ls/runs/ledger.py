@@ -8,7 +8,6 @@ __all__ = ['CELL', 'CONDITION', 'SAME', 'ledger_folder', 'published_names', 'in_
 
 # %% ../../nbs/06_runs/03_ledger.ipynb #7df24ab8
 import contextlib
-import json
 from pathlib import Path
 
 import pandas as pd

@@ -7,7 +7,6 @@ __all__ = ['TEMPLATES', 'ALWAYS', 'real', 'check_number', 'as_seeds', 'is_own', 
            'known_objectives', 'known_protocols', 'RunSpec', 'check_names', 'check_numbers', 'identity_fields']
 
 # %% ../../nbs/06_runs/00_spec.ipynb #4f89ccaf
-import json
 import math
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path

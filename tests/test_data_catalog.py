@@ -480,7 +480,8 @@ def test_fetch(tmp_path, capfd):
     }
     data = tmp_path / "data"
     with publisher(lambda path: answers[path]) as address:
-        for bad, message in [("cut", "could not fetch"), ("gone", "404"), ("page", "a text that begins with '<html></html>'"), ("short", "damaged")]:
+        page = "a text that begins with '<html></html>'"
+        for bad, message in [("cut", "could not fetch"), ("gone", "404"), ("page", page), ("short", "damaged")]:
             with pytest.raises(HarLsError, match=message):
                 catalog.fetch("mhealth", data, f"{address}/{bad}", progress=False)
             assert not list(data.iterdir())  # neither half a file nor a record

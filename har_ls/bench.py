@@ -398,7 +398,7 @@ def _batch(workers):
 
 def study_overhead(name: str) -> dict:
     """Training and measuring time per worker against the wall time of the quick grid with every dataset at hand: what
-    kernels, imports and files cost."""
+    notebook processes, imports and files cost."""
     from har_ls.runs.cluster import core_count
 
     workers = min(2, core_count())

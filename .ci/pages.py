@@ -18,9 +18,7 @@ from har_ls.evidence.results import published_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = ROOT / "nbs" / "study"
-PAGES = [STUDY / f"{name}.ipynb" for name in ("answer", "models", "gallery", "paper", "speed")] + [
-    ROOT / "nbs" / "index.ipynb"
-]  # the front page reads the answer
+PAGES = ["study/answer", "study/models", "study/gallery", "study/paper", "study/speed", "index"]
 
 
 def execute(path: Path):
@@ -45,7 +43,11 @@ def main() -> int:
     for old in folder.glob("*.ipynb"):
         if old.stem not in held:
             old.unlink()
-    for path in [*(folder / f"{name}.ipynb" for name in sorted(held)), *PAGES]:
+    pages = [ROOT / "nbs" / f"{name}.ipynb" for name in PAGES]  # the front page reads the answer
+    for path in [*(folder / f"{name}.ipynb" for name in sorted(held)), *pages]:
+        if path.stem == "paper" and not (STUDY / "results" / "paper" / "people.parquet").is_file():
+            print(f"{path.relative_to(ROOT)}: its trainings are not published, so it stays as it is")
+            continue
         begun = time.time()
         try:
             dataset_page(path.stem, STUDY / "results", folder) if path.parent == folder else execute(path)

@@ -6,6 +6,7 @@
 __all__ = ['MEMBER_LIMIT', 'Archive', 'open_archive']
 
 # %% ../nbs/09_underneath/01_archives.ipynb #79cfce06
+import codecs
 import io
 import struct
 import tarfile
@@ -188,6 +189,21 @@ def _inner(archive, within):
         yield inner
 
 # %% ../nbs/09_underneath/01_archives.ipynb #2f43fc16
+def _refuse_text(path):
+    "Raise `HarLsError` for a file of text: it may be whole, but it is no archive."
+    with open(path, "rb") as file:
+        first = file.read(512)
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(first)  # a letter may be cut in two at the end
+    except UnicodeDecodeError:
+        return
+    if text and "\0" not in text:
+        raise HarLsError(
+            f"{path}: a text that begins with {text.splitlines()[0][:40]!r}, not the published archive; if that was "
+            "unpacked, put its folder here, under its usual name; otherwise get the archive, and keep this text apart"
+        )
+
+
 @contextmanager
 def open_archive(
     path: str | Path,  # a .zip, .tar, .tar.gz or .tgz file, or a folder
@@ -208,6 +224,7 @@ def open_archive(
     if not path.exists():
         raise HarLsError(f"{path}: no such file or folder")
     with _damage(path):
+        _refuse_text(path)
         if path.name.endswith((".tar.gz", ".tgz", ".tar")):
             opened = tarfile.open(path)
         else:

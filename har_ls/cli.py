@@ -6,8 +6,9 @@
 __all__ = ['COMMANDS', 'called', 'as_typed', 'axis', 'fold_count', 'setting', 'add_data', 'add_grid', 'add_to_data', 'add_to_run',
            'add_to_study', 'add_to_publish', 'add_to_measure', 'add_to_report', 'add_to_paper', 'add_to_advise',
            'add_to_bench', 'parser', 'own_recordings', 'dataset_lines', 'show_table', 'do_data', 'say_understood',
-           'do_run', 'planned_study', 'say_missing', 'dry_run', 'do_study', 'after_study', 'do_publish', 'do_measure',
-           'do_report', 'do_paper', 'paper_runs', 'do_advise_from_outputs', 'do_advise', 'do_bench', 'main']
+           'do_run', 'planned_study', 'say_missing', 'dry_run', 'say_chances', 'do_study', 'after_study', 'do_publish',
+           'do_measure', 'do_report', 'do_paper', 'paper_runs', 'do_advise_from_outputs', 'do_advise', 'do_bench',
+           'main']
 
 # %% ../nbs/09_underneath/05_cli.ipynb #4f7eddea
 import argparse
@@ -344,7 +345,13 @@ def say_understood(dataset, data, options):
     from har_ls.data.catalog import load, understood
     from har_ls.runs.identity import data_path
 
-    print("\n".join(understood(load(data_path(dataset, data), data, **dict(options)))), end="\n\n", flush=True)
+    windows = load(data_path(dataset, data), data, **dict(options))
+    print("\n".join(understood(windows)), end="\n\n", flush=True)
+    if len(windows.activities) < 2:
+        raise HarLsError(
+            f"{dataset}: one activity, {windows.activities[0]!r}; a model learns to tell activities apart, so it takes "
+            "two. Is it the right column for activity?"
+        )
 
 # %% ../nbs/09_underneath/05_cli.ipynb #c4f331c7
 def do_run(args):
@@ -430,7 +437,7 @@ def say_missing(data):
         )
 
 # %% ../nbs/09_underneath/05_cli.ipynb #6d721774
-def dry_run(planned, workers):
+def dry_run(planned, workers, data=None):
     "Print what is left of the plan: its runs, then a line for each block, then the whole."
     from har_ls.runs.cluster import core_count
     from har_ls.runs.grid import summary_of
@@ -451,7 +458,31 @@ def dry_run(planned, workers):
         else "nothing is left to do"
     )
     print(f"{len(planned)} runs: {len(planned) - len(left)} done, {doing}")
+    if left and left[0].spec.notebook == "run":
+        say_chances([item.spec for item in planned], data)
     return 0
+
+
+def say_chances(specs, data):
+    "Print whether the grid can decide its endpoints, as far as published cells tell."
+    import pandas as pd
+
+    from har_ls.evidence.power import plan_designs, plan_lines
+    from har_ls.runs.identity import data_facts
+    from har_ls.runs.ledger import ledger_folder
+
+    file = ledger_folder() / "people.parquet"
+    real = sorted({spec.dataset for spec in specs if not spec.options and spec.dataset != "synthetic"})
+    if not real or not file.is_file():
+        return
+    people = pd.read_parquet(file)
+    people = people[(people.objective == "smoothing") & (people.epoch_factor == 1)]
+    strengths = {spec.alpha for spec in specs if spec.alpha > 0}
+    main = 0.01 if 0.01 in strengths or not strengths else min(strengths)
+    designs = plan_designs(specs, {name: data_facts(name, data, "{}").subjects for name in real}, main)
+    print(f"Can it decide? (α = {main:g}, judged by the published cells)")
+    for line in plan_lines(designs, people, main):
+        print(f"  {line}")
 
 # %% ../nbs/09_underneath/05_cli.ipynb #90380889
 def do_study(args):
@@ -465,7 +496,7 @@ def do_study(args):
 
     name, out, grids, planned = planned_study(args)
     if args.dry_run:
-        return dry_run(planned, args.workers)
+        return dry_run(planned, args.workers, args.data)
     check_writable(out)
     text = grid_toml(grids)
     with whole_file(out / "grids" / f"{name}-{digest_of(text, 8)}.toml") as file:

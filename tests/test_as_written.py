@@ -211,13 +211,7 @@ def test_own_recordings_as_written(project):
     for language, text in [*shown(["5_own_data.md"]), *shown(["README.md"], OWN)]:
         told[text] = project.run(language, f"import pandas as pd\n{text}" if language == "python" else text)
     every = "\n".join(told.values())
-    for words in (
-        "acc_x, acc_y, acc_z",
-        "50 Hz",
-        "Does label smoothing help on my_recordings.csv",
-        "4 people, 1 seed",
-        "run.ipynb",
-    ):
+    for words in ("acc_x, acc_y, acc_z", "50 Hz", "Does label smoothing help on my_recordings.csv", "run.ipynb"):
         assert words in every
     page, notebook = ((project.folder / "advice" / f"advise.{ending}").read_text() for ending in ("html", "ipynb"))
     assert "Accuracy" in page and "How this was done" in page and str(project.folder.parent) not in page + notebook

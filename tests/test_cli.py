@@ -195,6 +195,15 @@ def test_run_needs_a_person_for_each_fold(capsys, tmp_path):
     assert "at least 5 people, found 4" in told and not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("command", [["run", "resnet1d"], ["advise"]])
+def test_one_activity_is_no_task(capsys, tmp_path, command):
+    path = own_recordings(tmp_path)
+    table = pd.read_csv(path)
+    table[table.activity == "sit"].to_csv(path, index=False)
+    told = refused(capsys, command[0], path, *command[1:], "--out", tmp_path / "out")
+    assert "one activity, 'sit'" in told and not (tmp_path / "out").exists()
+
+
 def test_advise_needs_people(capsys, tmp_path):
     assert "at least three" in refused(
         capsys, "advise", own_recordings(tmp_path, people=2), "--out", tmp_path / "advice", "--set", "time=time"

@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import importlib
 import io
+import json
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ import pytest
 from har_ls.core import HarLsError
 from har_ls.data import catalog, dataset, synthetic, uci_har, usc_had
 from har_ls.data.windows import window
+from har_ls.evidence.results import published_tables
 
 
 @pytest.fixture(autouse=True)
@@ -478,7 +480,8 @@ def test_fetch(tmp_path, capfd):
     }
     data = tmp_path / "data"
     with publisher(lambda path: answers[path]) as address:
-        for bad, message in [("cut", "could not fetch"), ("gone", "404"), ("page", "damaged"), ("short", "damaged")]:
+        page = "a text that begins with '<html></html>'"
+        for bad, message in [("cut", "could not fetch"), ("gone", "404"), ("page", page), ("short", "damaged")]:
             with pytest.raises(HarLsError, match=message):
                 catalog.fetch("mhealth", data, f"{address}/{bad}", progress=False)
             assert not list(data.iterdir())  # neither half a file nor a record
@@ -591,7 +594,37 @@ def test_the_pages_name_what_can_be_read_and_what_is_published():
     titles = {name: catalog.info(name).title for name in catalog.DATASETS if name != "synthetic"}
     guide, front = ((root / page).read_text(encoding="utf-8") for page in ("nbs/howto/1_data.md", "README.md"))
     assert all(title in guide for title in titles.values()) and "seven public datasets" in guide
-    held = set(pd.read_parquet(root / "nbs" / "study" / "results" / "runs.parquet").dataset)
-    inside, outside = front.split("The published results hold ")[1].split("\n")[0].split(". ", 1)
+    place = published_tables(root / "nbs" / "study" / "results")
+    held = set(pd.read_parquet(place / "runs.parquet").dataset) if place else set()
+    inside, outside = said_of_published(front)
     for name, title in titles.items():
         assert (title in inside) == (name in held) and (title in outside) == (name not in held), title
+
+
+def said_of_published(text):
+    "What the front page says is published, and what it says is not."
+    [said] = re.findall(r"^(?:The published results hold|No results are published yet).*$", text, re.M)
+    inside, _, outside = said.partition("The package reads ")
+    return inside, outside
+
+
+@pytest.mark.parametrize("place", [None, ".", "ledger"])
+def test_the_front_page_names_what_the_tables_hold_wherever_they_lie(place, tmp_path, monkeypatch):
+    root = Path(__file__).resolve().parent.parent
+    cells = json.loads((root / "nbs" / "index.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    [at] = [i for i, source in enumerate(code) if "published_tables(" in source]
+    if place:
+        folder = tmp_path / "study" / "results" / place
+        folder.mkdir(parents=True)
+        pd.DataFrame(dict(dataset=["mhealth", "synthetic (label_noise=0.1)"])).to_parquet(folder / "runs.parquet")
+    monkeypatch.chdir(tmp_path)
+    shown = []
+    names = dict(Path=Path, Markdown=str, display=shown.append)
+    for source in code[at - 1 : at + 1]:
+        exec(source, names)
+    inside, outside = said_of_published(shown[0])
+    if place:
+        assert inside == "The published results hold mHealth and synthetic data. " and "UCI-HAR" in outside
+    else:
+        assert inside == "No results are published yet. " and "UCI-HAR" in outside and "mHealth" in outside

@@ -73,6 +73,15 @@ def test_truncated_archive_is_named(tmp_path, name, share):
         everything(tmp_path / name)
 
 
+@pytest.mark.parametrize("content", [b"33,Jogging,49105962326000,1,2,3;\n", "é".encode() * 400, "<html>Größe".encode()])
+def test_a_text_in_the_place_of_an_archive_is_not_called_damaged(tmp_path, content):
+    for name in ("a.zip", "a.tar.gz"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(HarLsError, match=rf"{name}: a text that begins with") as refused:
+            everything(tmp_path / name)
+        assert "damaged" not in str(refused.value) and "delete" not in str(refused.value)
+
+
 def test_damaged_member_is_named(tmp_path):
     whole = bytearray(zipped({"x.txt": np.random.default_rng(0).bytes(5000)}))
     whole[1000] ^= 255

@@ -14,7 +14,7 @@ import har_ls.metrics
 from har_ls.core import HarLsError
 from har_ls.evidence import statistics
 from har_ls.evidence.statistics import CELL
-from har_ls.metrics import calibration, selective
+from har_ls.metrics import calibration, confidence, selective
 from har_ls.metrics.geometry import Clusters
 from har_ls.predictions import Predictions
 
@@ -142,6 +142,14 @@ def test_a_value_or_a_sentence(function, n):
             assert value is not None or function.__name__.startswith("check_")
 
 
+def test_no_class_is_refused():
+    for function in (confidence.log_probabilities, selective.pnorm_scores):
+        for shape in ((2, 0), (0,), ()):
+            with pytest.raises(HarLsError, match="at least one class"):
+                function(np.zeros(shape))
+        assert np.isfinite(function(np.zeros((0, 3)))).all()
+
+
 def test_two_windows_by_hand():
     sure, right = np.array([0.6, 0.9]), np.array([False, True])
     assert np.isclose(calibration.ece(sure, right), (0.6 + 0.1) / 2) and np.isclose(calibration.mce(sure, right), 0.6)
@@ -177,3 +185,12 @@ def test_what_is_no_confidence_is_refused(function, sure, right, words):
         function(np.array(sure, float), np.array(right, bool))
     with pytest.raises(HarLsError, match="np.asarray"):
         function([0.5, 0.9], [True, False])
+
+
+def test_what_is_not_a_number_is_no_evidence():
+    nan = np.nan
+    for values in ((nan, 0.0, 3), (0.1, nan, 3), (0.1, 0.1, nan), (nan, nan, nan)):
+        assert np.isnan(statistics.p_value(*values))
+    assert statistics.p_value(0.0, 0.0, 3) == 1 and statistics.p_value(0.1, 0.0, 3) == 0
+    assert np.isnan(statistics.holm([nan, nan])).all() and statistics.holm([nan, 0.01])[1] == 0.01
+    assert statistics.decided(nan, nan, nan, 0.005) == statistics.position(nan, 1.0, 0.005) == "undecided"

@@ -1,6 +1,7 @@
 """Own recordings: every format alike, every setting checked, and no table read wrongly without a word."""
 
 import gzip
+import os
 import re
 
 import numpy as np
@@ -538,6 +539,24 @@ def test_files_of_a_folder_are_read_refused_or_named(tmp_path):
     )
     (tmp_path / "own" / "e.xlsx").write_text("")
     refused(tmp_path / "own", "e.xlsx: spreadsheets are not read")
+
+
+def test_folders_that_are_not_entered_are_said(tmp_path, monkeypatch):
+    saved(tmp_path / "own", plain(1), plain(2))
+    saved(tmp_path / "elsewhere", plain(3))
+    (tmp_path / "own" / "linked").symlink_to(tmp_path / "elsewhere")
+    found = catalog.load(tmp_path / "own")
+    assert set(found.subject.tolist()) == {1, 2} and found.faults["files left out, as they are no tables (linked)"] == 1
+    saved(tmp_path / "own" / "locked", plain(4))
+    look = os.scandir
+
+    def locked(place):
+        if str(place).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return look(place)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    refused(tmp_path / "own", "own/locked: Permission denied")
 
 
 def test_copies_are_refused(tmp_path):

@@ -19,6 +19,7 @@ from made_up import write_run, write_study
 
 from har_ls.core import HarLsError
 from har_ls.evidence import claims, figures, judging, pages, report, results, words
+from har_ls.evidence.effects import cell_effects, pieces
 from har_ls.evidence.render import render
 from har_ls.runs import folder as runs
 
@@ -290,6 +291,21 @@ def test_what_is_missing_is_said(tmp_path):
     write_run(tmp_path, alpha=0.1, people=4)
     with pytest.raises(HarLsError, match="no cell has runs with alpha 0 and 0.01; there are runs with 0.1"):
         judging.weigh(results.collect(tmp_path))
+
+
+def test_a_missing_fold_is_named_and_voids_no_interval(tmp_path):
+    for fold in range(3):
+        for alpha in (0.0, 0.01):
+            if (fold, alpha) != (2, 0.01):
+                write_run(tmp_path, dataset="wisdm", alpha=alpha, fold=fold, folds=3, people=4)
+    found = results.collect(tmp_path)
+    effect = cell_effects(pieces(found.people, ["ece"])).iloc[0]
+    assert effect.folds == 2 and effect.people == 8 and effect.low < effect.estimate < effect.high and not effect.reason
+    [said] = [line for line in report.weaknesses(found) if line.startswith("Unfinished")]
+    assert "WISDM v1.1, subject split, ResNet: fold 2 lacks α = 0.01" in said
+    write_run(tmp_path, dataset="wisdm", alpha=0.01, fold=2, folds=3, people=4)
+    whole = results.collect(tmp_path)
+    assert not [line for line in report.weaknesses(whole) if line.startswith("Unfinished")]
 
 
 def test_undertrained_cells_are_marked(tmp_path):

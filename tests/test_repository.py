@@ -98,14 +98,9 @@ def test_every_figure_says_what_is_seen(path):
             assert said and len(said[1]) > 40, "".join(cell["source"])[:200]
 
 
-LONG_CELLS = ("07_evidence",)  # still to be cut
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_exported_cells_are_short(path):
     "At most 60 lines of at most 120 columns."
-    if path.relative_to(ROOT / "nbs").as_posix().startswith(LONG_CELLS):
-        pytest.skip("still to be cut")
     for cell in json.loads(path.read_text())["cells"]:
         lines = "".join(cell["source"]).split("\n")
         if cell["cell_type"] == "code" and lines[0].startswith("#| export"):

@@ -18,6 +18,7 @@ import difflib
 import gzip
 import hashlib
 import io
+import os
 import re
 import tomllib
 import unicodedata
@@ -140,11 +141,18 @@ def ending(
 def visible(
     folder: Path,
 ) -> list:
-    "All files under a folder, sorted, without what programs keep for themselves: hidden files and folders, and locks."
-    clutter = re.compile(r"\.|~\$|__MACOSX$")
-    return sorted(
-        p for p in folder.rglob("*") if p.is_file() and not any(map(clutter.match, p.relative_to(folder).parts))
-    )
+    """All files under a folder, sorted, without what programs keep for themselves: hidden files and folders, and locks.
+    A link to a folder is one of them, and is not followed. `HarLsError` for a folder that cannot be read."""
+    clutter, found = re.compile(r"\.|~\$|__MACOSX$"), []
+
+    def stop(error):
+        raise HarLsError(f"{error.filename}: {error.strerror}; make it readable, or move it elsewhere")
+
+    for place, folders, files in os.walk(folder, onerror=stop):
+        folders[:] = [name for name in folders if not clutter.match(name)]
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        found += [Path(place, name) for name in (*files, *links) if not clutter.match(name)]
+    return sorted(found)
 
 # %% ../../nbs/02_data/13_own.ipynb #bcdb59cf
 def tables(
@@ -644,9 +652,10 @@ def choose_channels(
             if name not in channels:
                 said.setdefault(why, {})[name] = None
     if not channels:
+        left = some(f"{c} ({why})" for why in said for c in said[why])
         raise HarLsError(
-            f"{pieces[0].path}: no column of numbers is left for the channels; left out: "
-            f"{some(f'{c} ({why})' for why in said for c in said[why])}"
+            f"{pieces[0].path}: no column of numbers is left for the channels; left out: {left or 'none'}. "
+            "Give the table a column for each sensor channel"
         )
     same = np.concatenate([np.r_[False, apart(one.who, one.activity, one.session)][: len(one)] for one in pieces])[1:]
     doubts = {name: suspicion(np.concatenate([one.signals[name] for one in pieces]), same) for name in channels}

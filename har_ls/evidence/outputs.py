@@ -87,7 +87,10 @@ def _from_arrays(path):
     if len(classes) != shapes["test"][1]:
         raise HarLsError(f"{path}: {len(classes)} names in classes for {shapes['test'][1]} columns of logits")
     parts = {
-        part: (arrays[f"{part}_logits"].astype(float), *(arrays[f"{part}_{name}"].astype(str) for name in ("y", "subject")))
+        part: (
+            arrays[f"{part}_logits"].astype(float),
+            *(arrays[f"{part}_{name}"].astype(str) for name in ("y", "subject")),
+        )
         for part in shapes
     }
     return parts, [str(name) for name in classes]
@@ -100,7 +103,9 @@ def _as_part(path, part, logits, y, subject, classes):
     if not np.isfinite(logits).all():
         row, column = np.argwhere(~np.isfinite(logits))[0]
         value = logits[row, column]
-        raise HarLsError(f"{path}: {part} row {row + 1} has {value} for class {classes[column]}; expected a finite number")
+        raise HarLsError(
+            f"{path}: {part} row {row + 1} has {value} for class {classes[column]}; expected a finite number"
+        )
     unknown = ~np.isin(y, classes)
     if unknown.any():
         row = int(np.flatnonzero(unknown)[0])
@@ -110,8 +115,15 @@ def _as_part(path, part, logits, y, subject, classes):
     rows, k = logits.shape
     where = {name: number for number, name in enumerate(classes)}
     return Predictions(
-        part, logits[None], np.zeros((1, rows, 1)), np.zeros((1, k, 1)), np.zeros((1, k)),
-        np.array([where[name] for name in y]), np.unique(subject, return_inverse=True)[1], np.zeros(1), np.zeros(1, int),
+        part,
+        logits[None],
+        np.zeros((1, rows, 1)),
+        np.zeros((1, k, 1)),
+        np.zeros((1, k)),
+        np.array([where[name] for name in y]),
+        np.unique(subject, return_inverse=True)[1],
+        np.zeros(1),
+        np.zeros(1, int),
     )
 
 
@@ -199,9 +211,14 @@ def look(
     held = per_window(validation)
     mean = lambda values: over_people(values, test.subject)  # noqa: E731
     return Findings(
-        mean(before["correct"][0].astype(float)), mean((before["max_conf"] - before["correct"])[0]), float(t[0]), bool(at_bound[0]),
-        mean((after["max_conf"] - after["correct"])[0]), (float(before["nll"].mean()), float(after["nll"].mean())),
-        mean((after["nll"] - before["nll"])[0]), tuple(float(ece(x["max_conf"], x["correct"])[0]) for x in (before, after)),
+        mean(before["correct"][0].astype(float)),
+        mean((before["max_conf"] - before["correct"])[0]),
+        float(t[0]),
+        bool(at_bound[0]),
+        mean((after["max_conf"] - after["correct"])[0]),
+        (float(before["nll"].mean()), float(after["nll"].mean())),
+        mean((after["nll"] - before["nll"])[0]),
+        tuple(float(ece(x["max_conf"], x["correct"])[0]) for x in (before, after)),
         over_people((held["max_conf"] - held["correct"])[0], validation.subject),
     )
 
@@ -255,22 +272,35 @@ def recommendation(
     "What to do, in a sentence."
     margin, t = margin_of("overconfidence", 1.0), f"T = {found.temperature:.2f}"
     if found.gap.low != found.gap.low:
-        return f"Too few people to advise: {several(found.gap.people, 'test person', 'test people')}, at least {FEWEST_PEOPLE} are needed."
+        return (
+            f"Too few people to advise: {several(found.gap.people, 'test person', 'test people')}, at least "
+            f"{FEWEST_PEOPLE} are needed."
+        )
     if found.at_bound:
-        return "Look at the outputs first: no temperature between 0.05 and 20 fits them, so they are probably not logits of this model."
+        return (
+            "Look at the outputs first: no temperature between 0.05 and 20 fits them, so they are probably not "
+            "logits of this model."
+        )
     if found.nll_change.high < 0:
-        return f"Divide the outputs by {t}: on the test people that gives better probabilities, and no decision changes."
+        return (
+            f"Divide the outputs by {t}: on the test people that gives better probabilities, and no decision changes."
+        )
     if found.nll_change.low > 0:
-        return f"Leave the outputs alone: a temperature fitted on the validation people ({t}) makes them worse on the test people."
+        return (
+            f"Leave the outputs alone: a temperature fitted on the validation people ({t}) makes them worse on "
+            "the test people."
+        )
     if -margin < found.gap.low and found.gap.high < margin:
-        return "Leave it as it is: on average the model is as sure as it may be, and no temperature surely gives better probabilities."
+        return (
+            "Leave it as it is: on average the model is as sure as it may be, and no temperature surely gives "
+            "better probabilities."
+        )
     more = found.nll_change.people_to_decide()
-    return (
-        "These people do not decide whether a temperature helps"
-        + (f"; about {more} people like them would." if more else ", and more people like them would not either.")
+    return "These people do not decide whether a temperature helps" + (
+        f"; about {more} people like them would." if more else ", and more people like them would not either."
     )
 
-
+# %% ../../nbs/07_evidence/15_outputs.ipynb #0862e637
 def _about(mean, places=3):
     "A mean with its interval."
     words = interval(mean.low, mean.high, places)
@@ -282,10 +312,21 @@ def overconfident(
 ) -> str:
     "Whether a model is overconfident and how surely, in a sentence."
     if gap.low != gap.low:
-        return f"Its confidence is off by {signed(gap.value, 3)}; {several(gap.people, 'person', 'people')} give no interval."
-    word = "overconfident" if gap.low > 0 else "underconfident" if gap.high < 0 else "neither surely over- nor surely underconfident"
+        return (
+            f"Its confidence is off by {signed(gap.value, 3)}; {several(gap.people, 'person', 'people')} give "
+            "no interval."
+        )
+    word = (
+        "overconfident"
+        if gap.low > 0
+        else "underconfident"
+        if gap.high < 0
+        else "neither surely over- nor surely underconfident"
+    )
     more = gap.people_to_decide()
-    return f"It is {word}: confidence minus accuracy is {_about(gap)}." + (f" About {more} people would decide the direction." if more else "")
+    return f"It is {word}: confidence minus accuracy is {_about(gap)}." + (
+        f" About {more} people would decide the direction." if more else ""
+    )
 
 # %% ../../nbs/07_evidence/15_outputs.ipynb #0u700024
 def explain(
@@ -296,14 +337,19 @@ def explain(
     "What the recommendation rests on, in sentences."
     test = outputs.test
     lines = [
-        f"{several(len(test.y), 'test window')} of {several(len(outputs.people), 'person', 'people')}, {len(outputs.classes)} classes; accuracy {found.accuracy.value:.3f}.",
+        f"{several(len(test.y), 'test window')} of {several(len(outputs.people), 'person', 'people')}, "
+        f"{len(outputs.classes)} classes; accuracy {found.accuracy.value:.3f}.",
         overconfident(found.gap),
-        f"Temperature from the validation people: {found.temperature:.2f}. With it the NLL goes from {found.nll[0]:.3f} to {found.nll[1]:.3f} nats, "
-        f"a change of {_about(found.nll_change)}; the ECE from {found.ece[0]:.3f} to {found.ece[1]:.3f}; the gap to {_about(found.gap_after)}.",
+        f"Temperature from the validation people: {found.temperature:.2f}. With it the NLL goes from "
+        f"{found.nll[0]:.3f} to {found.nll[1]:.3f} nats, "
+        f"a change of {_about(found.nll_change)}; the ECE from {found.ece[0]:.3f} to {found.ece[1]:.3f}; "
+        f"the gap to {_about(found.gap_after)}.",
     ]
     lines += [
-        f"Smoothing with α = {one.alpha:g}: the rule of the study, on {several(one.datasets, 'dataset')}, predicts a change in ECE of {signed(one.change, 3)} "
-        f"(95 % prediction interval {interval(one.low, one.high, 3)}) for a gap of {signed(found.validation_gap.value, 3)} on validation people."
+        f"Smoothing with α = {one.alpha:g}: the rule of the study, on {several(one.datasets, 'dataset')}, "
+        f"predicts a change in ECE of {signed(one.change, 3)} "
+        f"(95 % prediction interval {interval(one.low, one.high, 3)}) for a gap of "
+        f"{signed(found.validation_gap.value, 3)} on validation people."
         for one in ahead
     ] or ["What smoothing would do is not predicted: fewer than three datasets are published to learn the rule from."]
     if outputs.known:

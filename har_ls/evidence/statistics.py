@@ -57,7 +57,10 @@ def p_value(
     se: float,  # its standard error
     df: float,  # degrees of freedom
 ) -> float:
-    "Two-sided p value that the truth is zero; without a spread it is 1 for an estimate of zero and 0 otherwise."
+    """Two-sided p value that the truth is zero; without a spread it is 1 for an estimate of zero and 0 otherwise. NaN
+    where something is not a number."""
+    if np.isnan(estimate) or np.isnan(se):
+        return np.nan
     if se == 0:
         return float(estimate == 0)
     return float(2 * stats.t.sf(abs(estimate) / se, df))
@@ -68,7 +71,8 @@ def plain_mean(
     se,  # [m] their standard errors
     df,  # [m] their degrees of freedom
 ) -> tuple:
-    """Mean of independent estimates, its standard error and degrees of freedom (Satterthwaite 1946); NaN if an error is.
+    """Mean of independent estimates, its standard error and degrees of freedom (Satterthwaite 1946); NaN if an error
+    is.
     Raises `HarLsError` without any."""
     estimate, se, df = (np.asarray(values, float) for values in (estimate, se, df))
     if not estimate.size:

@@ -8,6 +8,7 @@ __all__ = ['log_probabilities', 'per_window', 'measures']
 # %% ../../nbs/05_metrics/01_confidence.ipynb #27dcc813
 import numpy as np
 
+from ..core import HarLsError
 from .classification import predicted_class
 from ..predictions import Predictions
 
@@ -17,7 +18,9 @@ def log_probabilities(
 ) -> np.ndarray:
     """Logarithm of the softmax over the last axis, float64 of the same shape.
 
-    Exact to rounding for logits of any finite size, never clipped."""
+    Exact to rounding for logits of any finite size, never clipped. Raises `HarLsError` without a class."""
+    if 0 in logits.shape[-1:] or not logits.ndim:
+        raise HarLsError(f"logits have shape {logits.shape}, expected [..., K] with at least one class")
     z = logits.astype(np.float64)
     z -= z.max(-1, keepdims=True)
     return z - np.log(np.exp(z).sum(-1, keepdims=True))

@@ -8,6 +8,7 @@ __all__ = ['NORMS', 'risk_curve', 'curve_measures', 'pnorm_scores', 'choose_norm
 # %% ../../nbs/05_metrics/04_selective.ipynb #0e10c411
 import numpy as np
 
+from ..core import HarLsError
 from .calibration import top_label
 from .classification import check_finite, check_judged, predicted_class  # noqa: F401
 from ..predictions import Predictions
@@ -65,7 +66,10 @@ def pnorm_scores(
 ) -> np.ndarray:
     """Largest centred logit over the p-norm of the centred logits, for each p of `NORMS`: float64 `[10, ...]`.
 
-    (Cattelan & Silva 2024.) For p = 0 the divisor is K. Windows with equal logits have score 0."""
+    (Cattelan & Silva 2024.) For p = 0 the divisor is K. Windows with equal logits have score 0.
+    Raises `HarLsError` without a class."""
+    if 0 in logits.shape[-1:] or not logits.ndim:
+        raise HarLsError(f"logits have shape {logits.shape}, expected [..., K] with at least one class")
     z = logits.astype(np.float64)
     z -= z.mean(-1, keepdims=True)
     top = z.max(-1)

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import html
 import http.server
+import inspect
 import json
 import os
 import re
@@ -38,7 +39,7 @@ from nbdev.processors import (
     rm_header_dash,
     strip_ansi,
 )
-from smalldocs import api
+from smalldocs import api, highlight
 from smalldocs import site as smalldocs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -416,6 +417,12 @@ def finish(built, out):
             shutil.copy(source, out / source.relative_to(NBS))
 
 
+def remember():
+    "A third of a build is two questions asked again and again: where a source begins and ends, what a token is called."
+    inspect.getsourcelines = functools.cache(inspect.getsourcelines)
+    highlight.css_class = functools.cache(highlight.css_class)
+
+
 def build(out):
     "Build the whole site into the folder `out`; return the number of pages."
     with tempfile.TemporaryDirectory() as folder:
@@ -455,6 +462,7 @@ def main():
     parser.add_argument("--port", type=int, default=8800)
     args = parser.parse_args()
     start, out = time.monotonic(), args.out.resolve()
+    remember()
     try:
         pages = build(out)
     except DocsError as error:

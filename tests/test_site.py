@@ -47,12 +47,17 @@ def site(tmp_path_factory, worker_id):
     return out
 
 
+COLOURS = re.compile(r'(<code class="sourceCode[^>]*>)(.*?)(?=</code>)', re.S)  # most of a page's tags
+
+
 @pytest.fixture(scope="module")
 def pages(site):
-    return {
-        path.relative_to(site).as_posix(): BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-        for path in sorted(site.rglob("*.html"))
-    }
+    "Address -> page, its code without colours."
+    found = {}
+    for path in sorted(site.rglob("*.html")):
+        text = COLOURS.sub(lambda m: m[1] + re.sub(r"<[^>]*>", "", m[2]), path.read_text(encoding="utf-8"))
+        found[path.relative_to(site).as_posix()] = BeautifulSoup(text, "html.parser")
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -121,7 +121,7 @@ def counted(
     "What the intervals count, in a sentence."
     count = f"{several(int(row.people), 'person', 'people')}, {several(int(row.seeds), 'seed')}"
     return (
-        f"There is no interval: {row.reason}."
+        f"{row.reason[:1].upper()}{row.reason[1:]}."
         if row.reason
         else f"The intervals count who was tested and how trainings were seeded: {count}."
     )

@@ -835,7 +835,7 @@ def standing(
         return ""
     cells = [_cell_sentence(cell, in_cell(evidence.found, cell)) for cell in sorted_cells(real(evidence.found))]
     return (
-        f"**{several(len(names), 'dataset is', 'datasets are')} published so far: {listing(names)}.** A "
+        f"**{'One dataset is' if len(names) == 1 else f'{len(names)} datasets are'} published so far: {listing(names)}.** A "
         "sentence about datasets in general needs "
         f"{pooling.FEWEST_DATASETS}; until then every cell speaks for itself. {' '.join(cells)}"
     )

@@ -834,8 +834,9 @@ def standing(
     if not names or ("low" in pooled and pooled.low.notna().any()):
         return ""
     cells = [_cell_sentence(cell, in_cell(evidence.found, cell)) for cell in sorted_cells(real(evidence.found))]
+    count = "One dataset is" if len(names) == 1 else f"{len(names)} datasets are"
     return (
-        f"**{'One dataset is' if len(names) == 1 else f'{len(names)} datasets are'} published so far: {listing(names)}.** A "
+        f"**{count} published so far: {listing(names)}.** A "
         "sentence about datasets in general needs "
         f"{pooling.FEWEST_DATASETS}; until then every cell speaks for itself. {' '.join(cells)}"
     )

@@ -11,7 +11,7 @@ import pandas as pd
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from har_ls.core import whole_file
+from har_ls.core import HarLsError, whole_file
 from har_ls.data.catalog import DATASETS
 from har_ls.evidence.report import dataset_page
 from har_ls.evidence.results import published_tables
@@ -51,7 +51,7 @@ def main() -> int:
         begun = time.time()
         try:
             dataset_page(path.stem, STUDY / "results", folder) if path.parent == folder else execute(path)
-        except CellExecutionError as error:
+        except (CellExecutionError, HarLsError) as error:
             print(f"{path.relative_to(ROOT)}: {error}", file=sys.stderr)
             return 1
         print(f"{path.relative_to(ROOT)}: {time.time() - begun:.0f} s", flush=True)

@@ -100,6 +100,7 @@ def test_an_honest_model_is_rarely_sent_to_be_mended(tmp_path):
         (lambda t: t.assign(y=t.y.mask(t.index == 0, "flying")), "'flying'"),
         (lambda t: t.assign(part=t.part.mask(t.index == 2, "train")), "row 3: part is 'train'"),
         (lambda t: t.drop(columns="subject"), "no column subject"),
+        (lambda t: t.assign(subject=t.subject.astype(float).mask(t.index == 6)), "row 7: no subject"),
         (lambda t: t.drop(columns=["logit_lying", "logit_sitting"]), "at least two classes"),
         (lambda t: t[t.part == "test"], "no rows of the validation part"),
         (

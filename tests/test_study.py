@@ -185,31 +185,26 @@ def test_stopped_in_three_ways_and_taken_up_each_time(undisturbed, tmp_path):
     pd.testing.assert_frame_equal(results(tmp_path), results(undisturbed))
 
 
+DASK = [sys.executable, "-m", "dask"]
+
+
+def dask_scheduler():
+    "A free address, and the command that starts a scheduler there."
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    options = ["--host", "127.0.0.1", "--port", port, "--dashboard-address", ":0"]
+    return f"tcp://127.0.0.1:{port}", [*DASK, "scheduler", *options]
+
+
 @pytest.fixture
 def scheduler(tmp_path):
     "A Dask scheduler and two workers, three processes that are not ours."
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     env = dict(os.environ, PYTHONPATH=str(ROOT))
     common = dict(env=env, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    dask = [sys.executable, "-m", "dask"]
-    started = [
-        subprocess.Popen(
-            [
-                *dask,
-                "scheduler",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                address.rsplit(":", 1)[1],
-                "--dashboard-address",
-                ":0",
-            ],
-            **common,
-        )
-    ]
-    worker = [*dask, "worker", address, "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard"]
+    address, command = dask_scheduler()
+    started = [subprocess.Popen(command, **common)]
+    worker = [*DASK, "worker", address, "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard"]
     started += [subprocess.Popen(worker, **common) for _ in range(2)]
     yield address
     processes = [
@@ -233,21 +228,7 @@ def test_an_external_scheduler_with_two_workers(scheduler, undisturbed, tmp_path
 
 def test_a_scheduler_without_workers(tmp_path):
     """A sentence while it waits, and one at the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    command = [
-        sys.executable,
-        "-m",
-        "dask",
-        "scheduler",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        address.rsplit(":", 1)[1],
-        "--dashboard-address",
-        ":0",
-    ]
+    address, command = dask_scheduler()
     scheduler, said = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), []
     try:
         with (

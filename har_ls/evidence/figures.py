@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NO_SMOOTHING', 'MARKERS', 'OTHER_MARKERS', 'theme', 'colour', 'marker', 'histogram', 'reliability_bins',
-           'reliability', 'plane', 'class_legend', 'over_seeds', 'sweep', 'reach', 'whisker', 'forest', 'forest_names',
-           'heat_map']
+           'reliability', 'reliability_pair', 'person_dots', 'plane', 'class_legend', 'over_seeds', 'sweep', 'reach',
+           'whisker', 'forest', 'forest_names', 'heat_map']
 
 # %% ../../nbs/07_evidence/08_figures.ipynb #dea8ab17
 import zlib
@@ -148,6 +148,41 @@ def reliability(
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", aspect="equal")
     ax.legend(loc="upper left", fontsize=8)
     return ax
+
+# %% ../../nbs/07_evidence/08_figures.ipynb #f19a0002
+def reliability_pair(
+    tables: tuple,  # two tables from `har_ls.evidence.results.counts`, of one training without smoothing
+    titles: tuple,  # of the panels
+):
+    "Two reliability diagrams side by side. Returns the Figure."
+    figure, axes = plt.subplots(1, 2, figsize=(6.6, 3.2), sharey=True)
+    for ax, table, title in zip(axes, tables, titles):
+        reliability(table, 0.0, ax)
+        ax.set_title(title)
+        ax.get_legend().remove()
+    return figure
+
+
+def person_dots(
+    values: np.ndarray,  # [J], one per person
+    names: list,  # [J] texts
+    low: float,  # of the mean's interval; not a number where there is none
+    high: float,
+    words: str,  # what the values are
+    most: int = 40,  # people that are named
+):
+    "One dot per person, sorted, a line at zero and the interval of the mean. Returns the Figure."
+    order = np.argsort(values)
+    figure, ax = plt.subplots(figsize=(6.4, 0.8 + 0.18 * min(len(values), most)))
+    ax.axvline(0, color="0.5", linewidth=1)
+    ax.plot(values[order], np.arange(len(values)), "o", color=colour(0.0), markersize=4)
+    ax.set(xlabel=words, ylabel="people", yticks=[])
+    if len(values) <= most:
+        ax.set_yticks(np.arange(len(values)), np.array(names)[order], fontsize=8)
+    if np.isfinite(low):
+        ax.axvspan(low, high, color="0.88", label="mean, 95 % interval", zorder=0)
+        ax.legend(fontsize=8, loc="lower right")
+    return figure
 
 # %% ../../nbs/07_evidence/08_figures.ipynb #41068aba
 def plane(

@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['FORECAST', 'Outputs', 'read_outputs', 'Mean', 'over_people', 'Findings', 'look', 'Forecast', 'forecast',
            'published_metrics', 'recommendation', 'overconfident', 'explain', 'advise_from_outputs', 'outputs_text',
-           'before_and_after', 'person_gaps', 'advise_page']
+           'counted', 'person_gaps', 'advise_page']
 
 # %% ../../nbs/07_evidence/15_outputs.ipynb #0u700004
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -20,7 +19,6 @@ from ..core import HarLsError
 from ..metrics.calibration import ece, fit_temperature
 from ..metrics.confidence import per_window
 from ..predictions import Predictions
-from .figures import colour, reliability
 from .effects import FEWEST_PEOPLE, LEVEL
 from .mechanism import cells_of, left_out, predicted_change
 from .pooling import FEWEST_DATASETS
@@ -52,6 +50,10 @@ def _from_table(path):
     if odd.any():
         row = int(np.flatnonzero(odd)[0])
         raise HarLsError(f"{path}, row {row + 1}: part is {table['part'].iloc[row]!r}; expected validation or test")
+    nobody = table["subject"].isna() | (table["subject"].astype(str).str.strip() == "")
+    if nobody.any():
+        row = int(np.flatnonzero(nobody)[0])
+        raise HarLsError(f"{path}, row {row + 1}: no subject; every window needs one")
     for name in columns:
         values = pd.to_numeric(table[name], errors="coerce")
         if values.isna().any():
@@ -209,7 +211,10 @@ def look(
     t, at_bound = fit_temperature(validation)
     before, after = per_window(test), per_window(replace(test, logits=test.logits / t[:, None, None]))
     held = per_window(validation)
-    mean = lambda values: over_people(values, test.subject)  # noqa: E731
+
+    def mean(values):
+        return over_people(values, test.subject)
+
     return Findings(
         mean(before["correct"][0].astype(float)),
         mean((before["max_conf"] - before["correct"])[0]),
@@ -387,40 +392,20 @@ def outputs_text(
     return "\n".join([recommendation(found), *(f"  {line}" for line in explain(outputs, found, ahead))])
 
 # %% ../../nbs/07_evidence/15_outputs.ipynb #0u700030
-def before_and_after(
+def counted(
     outputs: Outputs,
-    temperature: float,  # from `look`
-):
-    "Reliability diagrams of the test people as they are and divided by the temperature. Returns the Figure."
-    figure, axes = plt.subplots(1, 2, figsize=(6.6, 3.2), sharey=True, layout="constrained")
-    for ax, t, words in zip(axes, (1.0, temperature), ("as it is", f"divided by T = {temperature:.2f}")):
-        reliability(counts(replace(outputs.test, logits=outputs.test.logits / t)), 0.0, ax)
-        ax.set_title(words)
-        ax.get_legend().remove()
-    return figure
+    temperature: float = 1.0,  # the outputs are divided by it
+) -> pd.DataFrame:
+    "The test windows counted by confidence, as `har_ls.evidence.results.counts` gives."
+    return counts(replace(outputs.test, logits=outputs.test.logits / temperature))
 
 
 def person_gaps(
     outputs: Outputs,
-    most: int = 40,  # people that are named
-):
-    "Confidence minus accuracy of every test person, and the mean with its interval. Returns the Figure."
-    test = outputs.test
-    values = per_window(test)
-    gap = (values["max_conf"] - values["correct"])[0]
-    each = np.bincount(test.subject, gap) / np.bincount(test.subject)
-    mean, order = over_people(gap, test.subject), np.argsort(each)
-    figure, ax = plt.subplots(figsize=(6.4, 0.8 + 0.18 * min(len(each), most)))
-    if mean.low == mean.low:
-        ax.axvspan(mean.low, mean.high, color="0.88", label="mean, 95 % interval")
-    ax.axvline(0, color="0.5", linewidth=1)
-    ax.plot(each[order], np.arange(len(each)), "o", color=colour(0.0), markersize=4)
-    ax.set(xlabel="confidence minus accuracy", ylabel="test people", yticks=[])
-    if len(each) <= most:
-        ax.set_yticks(np.arange(len(each)), np.array(outputs.people)[order], fontsize=8)
-    if mean.low == mean.low:
-        ax.legend(fontsize=8, loc="lower right")
-    return figure
+) -> np.ndarray:  # [J]
+    "Confidence minus accuracy of every test person, in the order of `outputs.people`."
+    values, subject = per_window(outputs.test), outputs.test.subject
+    return np.bincount(subject, (values["max_conf"] - values["correct"])[0]) / np.bincount(subject)
 
 
 def advise_page(

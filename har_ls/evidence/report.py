@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['PROTOCOLS', 'POPULATIONS', 'WAYS', 'INSIDE', 'RECORDED', 'MORE', 'of_population', 'real', 'pooled_effects',
            'dataset_dots', 'verdict_of', 'pooled_rows', 'diamond', 'opening', 'by_length', 'in_every_length',
-           'length_figure', 'gap_figure', 'strength_figure', 'four_ways', 'four_way_means', 'ahead', 'four_way_table',
-           'inside', 'inside_figure', 'by_share', 'moves', 'pair_figure', 'facts', 'signals_figure', 'why',
-           'cell_stories', 'beside_the_original', 'by_person', 'person_figure', 'by_class', 'recall_figure',
-           'confusions', 'of_dataset', 'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'standing',
-           'cells_table', 'named', 'trained_table', 'gains', 'mostly', 'no_worse', 'grows_with_length', 'follows_gap',
-           'prediction_score', 'differs', 'grows_with_strength', 'found_at', 'chosen_pair', 'reliability_figure',
-           'cell_grid', 'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells', 'model_contrasts',
-           'contrast_figure', 'model_means', 'model_averages', 'claims_table', 'nll_parts', 'opposite', 'unfinished',
-           'weaknesses', 'caveats', 'provenance', 'report', 'dataset_page']
+           'length_figure', 'gap_figure', 'strength_figure', 'four_ways', 'four_way_means', 'four_way_table', 'inside',
+           'inside_figure', 'by_share', 'moves', 'pair_figure', 'facts', 'signals_figure', 'why', 'cell_stories',
+           'beside_the_original', 'by_person', 'person_figure', 'by_class', 'recall_figure', 'confusions', 'of_dataset',
+           'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'standing', 'cells_table', 'named',
+           'trained_table', 'gains', 'mostly', 'no_worse', 'grows_with_length', 'follows_gap', 'prediction_score',
+           'differs', 'grows_with_strength', 'found_at', 'chosen_pair', 'reliability_figure', 'cell_grid',
+           'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells', 'model_contrasts', 'contrast_figure',
+           'model_means', 'model_averages', 'claims_table', 'nll_parts', 'opposite', 'unfinished', 'weaknesses',
+           'caveats', 'provenance', 'report', 'dataset_page']
 
 # %% ../../nbs/07_evidence/11_report.ipynb #22b3cf41
 import tempfile
@@ -385,17 +385,6 @@ def four_way_means(
     return by_dataset.groupby("way").mean().reindex(list(WAYS)).assign(cells=len(table) // len(WAYS))
 
 # %% ../../nbs/07_evidence/11_report.ipynb #36ee40bb
-def ahead(
-    table: pd.DataFrame,  # from `four_ways`
-    first: str,  # a way
-    second: str,  # another
-    measure: str,  # lower is better
-) -> tuple:
-    "In how many cells the first way has the lower measure, and of how many."
-    wide = table.pivot_table(index=CELL, columns="way", values=measure)
-    return int((wide[first] < wide[second]).sum()), len(wide)
-
-
 def four_way_table(
     means: pd.DataFrame,  # from `four_way_means`
     alpha: float,  # strength

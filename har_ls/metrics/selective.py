@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core import HarLsError
 from .calibration import top_label
-from .classification import check_finite, check_judged, predicted_class  # noqa: F401
+from .classification import check_judged
 from ..predictions import Predictions
 
 # %% ../../nbs/05_metrics/04_selective.ipynb #015afe61

@@ -1,4 +1,4 @@
-"""Studies with real processes: workers, clusters, kills, faults, two at once, ten thousand runs."""
+"""Studies with real processes: workers, clusters, kills, faults, two at once, a thousand runs."""
 
 import contextlib
 import functools
@@ -25,23 +25,8 @@ from har_ls.runs.spec import RunSpec
 
 ROOT = Path(__file__).parent.parent
 MAIN = "from har_ls.cli import main; raise SystemExit(main())"
-AXES = [
-    "--datasets",
-    "synthetic",
-    "--models",
-    "resnet1d",
-    "--alphas",
-    "0",
-    "0.1",
-    "0.2",
-    "--seeds",
-    "2",
-    "--epochs",
-    "12",
-    "--max-windows",
-    "100",
-]
-GRID = study.Grid(("synthetic",), ("resnet1d",), (0.0, 0.1, 0.2), seeds=2, epochs=12, max_windows=100)
+AXES = "--datasets synthetic --models resnet1d --alphas 0 0.1 --seeds 2 --epochs 12 --max-windows 100".split()
+GRID = study.Grid(("synthetic",), ("resnet1d",), (0.0, 0.1), seeds=2, epochs=12, max_windows=100)
 
 
 def begin(out, *more, axes=AXES):
@@ -118,13 +103,13 @@ def undisturbed(tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed")
     code, said = finish(begin(out, "--workers", "2"))
     assert code == 0, said
-    assert "3 of 3 runs are done" in said and "Dask's dashboard: http" in said and "[3/3]" in said
+    assert "2 of 2 runs are done" in said and "Dask's dashboard: http" in said and "[2/2]" in said
     return out
 
 
 def test_two_local_workers(undisturbed):
     table = results(undisturbed)
-    assert len(table) == 3 * 2 * 2
+    assert len(table) == 2 * 2 * 2
     [kept] = (undisturbed / "grids").iterdir()
     assert study.make_grid(None, kept) == GRID
 
@@ -132,7 +117,7 @@ def test_two_local_workers(undisturbed):
 def test_started_again_it_does_nothing(undisturbed):
     before = {path: path.stat().st_mtime_ns for path in undisturbed.glob("*/*") if path.parent.name != "grids"}
     code, said = finish(begin(undisturbed))
-    assert code == 0 and "3 of 3 runs are done" in said
+    assert code == 0 and "2 of 2 runs are done" in said
     assert before == {path: path.stat().st_mtime_ns for path in undisturbed.glob("*/*") if path.parent.name != "grids"}
 
 
@@ -178,7 +163,7 @@ def test_stopped_in_three_ways_and_taken_up_each_time(undisturbed, tmp_path):
             ), said
         assert kept == {folder: folder.stat().st_mtime_ns for folder in kept}
         kept = {folder: folder.stat().st_mtime_ns for folder in runs.run_folders(tmp_path)}
-    assert 1 <= len(kept) < 3
+    assert len(kept) == 1
     code, said = finish(begin(tmp_path, "--workers", "1"))
     assert code == 0, said
     assert kept == {folder: folder.stat().st_mtime_ns for folder in kept}
@@ -272,7 +257,7 @@ def test_two_studies_on_one_folder(undisturbed, tmp_path):
 
 
 def test_a_full_disk_stops_the_study(tmp_path):
-    """A file system of 2 MB: the first runs fit, later ones do not. Then there is room again."""
+    """A file system on which one run fits and two do not. Then there is room again."""
     if (
         os.geteuid() != 0
         or subprocess.run(
@@ -286,10 +271,10 @@ def test_a_full_disk_stops_the_study(tmp_path):
         assert "no space left" in said or "cannot write results there (No space left" in said, said
         for folder in runs.run_folders(tmp_path):
             assert len(list(folder.iterdir())) == 5
-        assert not list(tmp_path.glob(".*.part")) and len(runs.run_folders(tmp_path)) < 3
+        assert not list(tmp_path.glob(".*.part")) and len(runs.run_folders(tmp_path)) < 2
         subprocess.run(["mount", "-o", "remount,size=50m", str(tmp_path)], check=True)
         code, said = finish(begin(tmp_path, "--workers", "1"))
-        assert code == 0 and "3 of 3 runs are done" in said, said
+        assert code == 0 and "2 of 2 runs are done" in said, said
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
@@ -318,20 +303,7 @@ def test_a_failing_run_does_not_stop_the_others(tmp_path):
     )
     states = {item.state for item in study.plan([good[0].spec, bad[0].spec], tmp_path)}
     assert states == {"done", "failed"}
-    axes = [
-        "--datasets",
-        "synthetic",
-        "--models",
-        "resnet1d",
-        "--alphas",
-        "0",
-        "--seeds",
-        "1",
-        "--epochs",
-        "1",
-        "--max-windows",
-        "1",
-    ]
+    axes = "--datasets synthetic --models resnet1d --alphas 0 --seeds 1 --epochs 1 --max-windows 1".split()
     code, said = finish(begin(tmp_path, "--failed", axes=axes))
     assert code == 1 and f"failed: {bad[0].name}: " in said and "0 of 1 runs are done" in said, said
 
@@ -429,22 +401,22 @@ def test_grid_specs():
         study.grid_specs(study.Grid(("synthetic",), alphas=(1.5,)))
 
 
-def test_ten_thousand_runs(undisturbed, tmp_path):
-    """Planning, resuming and collecting work at this size; how fast they are is for the bench to say."""
-    alphas = [index / 2000 for index in range(500)]
+def test_many_runs(undisturbed, tmp_path):
+    """Planning, resuming and collecting a thousand runs. The bench has ten thousand, and says how fast."""
+    alphas = [index / 2000 for index in range(50)]
     specs = [
         RunSpec("synthetic", "resnet1d", alpha, "random", fold, 10, seed)
         for alpha, fold, seed in itertools.product(alphas, range(10), (1, 2))
     ]
     planned = study.plan(specs, tmp_path)
-    assert len(planned) == 10_000 and {item.state for item in planned} == {"missing"}
+    assert len(planned) == 1000 and {item.state for item in planned} == {"missing"}
     model = runs.run_folders(undisturbed)[0]
     about = json.loads((model / "spec.json").read_text())
-    for item in planned[:9_999]:
+    for item in planned[:999]:
         folder = tmp_path / item.name
         folder.mkdir()
         (folder / "spec.json").write_text(json.dumps({**about, "name": item.name, "spec": item.spec.as_json()}))
         os.link(model / "metrics.parquet", folder / "metrics.parquet")
     again = study.plan(specs, tmp_path)
     assert sum(item.state == "missing" for item in again) == 1
-    assert len(runs.load(tmp_path)) == 9_999 * 4
+    assert len(runs.load(tmp_path)) == 999 * 4

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LISTS', 'PROFILES', 'TRAININGS', 'ROUGH', 'BESIDES', 'Grid', 'read_grid', 'make_grids', 'make_grid', 'grid_toml',
-           'found', 'chosen_folds', 'spec_of', 'grid_specs', 'known_speed', 'estimate', 'Planned', 'plan', 'plan_grids',
-           'summary_of']
+           'found', 'chosen_folds', 'spec_of', 'grid_specs', 'known_speed', 'estimate', 'Planned', 'plan', 'cell',
+           'plan_grids', 'summary_of']
 
 # %% ../../nbs/06_runs/05_grid.ipynb #6f397459
 import itertools
@@ -263,7 +263,7 @@ def plan(
     published: set | None = None,  # names of runs that stand in a ledger
     block: str = "",  # what the runs are for
 ) -> list:
-    "Name the runs, look which are done, estimate the others: a list of `Planned`, the longest first."
+    "Name the runs, look which are done, estimate the others: a list of `Planned`, cell by cell, the longest first."
     out = Path(out)
     there = {entry.name for entry in os.scandir(out)} if out.is_dir() else set()
     failed = {entry.name for entry in os.scandir(out / "failed")} if "failed" in there else set()
@@ -280,7 +280,17 @@ def plan(
         planned.append(Planned(spec, name, state, seconds, block))
     if len({item.name for item in planned}) < len(planned):
         raise HarLsError("the grid names a run twice: give every axis distinct values")
-    return sorted(planned, key=lambda item: -item.seconds)
+    order = {}  # of the cells, as the specs name them
+    for spec in specs:
+        order.setdefault(cell(spec), len(order))
+    return sorted(planned, key=lambda item: (order[cell(item.spec)], -item.seconds))
+
+
+def cell(
+    spec: RunSpec,
+) -> tuple:
+    "Dataset, model and protocol of a run."
+    return spec.dataset, spec.model, spec.protocol
 
 # %% ../../nbs/06_runs/05_grid.ipynb #fbfcf03f
 def plan_grids(
@@ -289,7 +299,7 @@ def plan_grids(
     data: str | Path | None = None,  # folder of archives
     published: set | None = None,  # names of runs that stand in a ledger
 ) -> tuple:  # (list of `Planned`, list of notes)
-    """The plan of several blocks: in their order, the longest run first within each; a run that an earlier block has
+    """The plan of several blocks: in their order, and cell by cell within each; a run that an earlier block has
     is not repeated."""
     planned, notes, seen = [], [], set()
     for number, grid in enumerate(grids, 1):

@@ -47,7 +47,8 @@ def require(recipe, name, allowed, expected):
 RECIPES = {
     ("resnet1d", None): Recipe(epochs=20),
     ("moderntcn", None): Recipe(epochs=20, options=dict(patch=16, stride=8)),
-    ("moderntcn", "wisdm"): Recipe(epochs=20, options=dict(patch=8, stride=4)),
+    ("resnet1d", "wisdm"): Recipe(epochs=20, jitter=0.1, scaling=0.1),
+    ("moderntcn", "wisdm"): Recipe(epochs=20, jitter=0.1, scaling=0.1, options=dict(patch=8, stride=4)),
 }
 
 

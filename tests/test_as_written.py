@@ -173,6 +173,8 @@ def test_the_study_as_written(project):
     assert "nothing to add: every finished run stands in" in every and "runs: 9 done, nothing is left to do" in every
     for made in ("report/answer.html", "out.ipynb"):
         assert (project.folder / made).stat().st_size > 10_000
+    made = {path.parent.name: json.loads(path.read_text())["name"] for path in project.folder.rglob("spec.json")}
+    assert made and all(folder == name for folder, name in made.items())
     held = pd.read_parquet(project.folder / "nbs" / "study" / "results" / "ledger" / "runs.parquet")
     assert sorted(set(held.dataset)) == ["dsads", "uci_har", "wisdm"] and len(held) == 9
 

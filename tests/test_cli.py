@@ -153,6 +153,9 @@ def test_a_study_without_archives_and_of_hardly_any_windows_ends_in_its_report(t
     text = re.sub(r"<(style|script).*?</\1>|<[^>]+>", " ", page, flags=re.S)
     assert "Traceback" not in text and "nan" not in text.split() and "α = 0.01" not in text
     assert "needs trainings without and with smoothing whose test part is large enough for a picture" in text
+    cut = "at most 1 epoch, where the recipe has 20 and at most 10 windows in each part"
+    assert f"These trainings were shortened: {cut}" in " ".join(text.split())
+    assert "With whole trainings the published study found:" in text and "α = 0.1" in text
 
 
 def own_recordings(folder, people=4, seconds=40, rate=20):

@@ -682,39 +682,3 @@ def test_a_published_run_is_done(two_strengths, tmp_path):
         (0.1, "published"),
         (0.2, "missing"),
     ]
-
-
-def test_plain_papermill(tmp_path):
-    """The command of the README, with the parameters of a small run."""
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        str(study_notebook("run")),
-        "out.ipynb",
-        "-p",
-        "dataset",
-        "synthetic",
-        "-p",
-        "model",
-        "resnet1d",
-        "-p",
-        "alpha",
-        "0.01",
-        "-p",
-        "epochs",
-        "1",
-        "-p",
-        "seeds",
-        "1",
-        "-p",
-        "max_windows",
-        "60",
-        "--no-progress-bar",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    table = runs.load(tmp_path / "runs")
-    assert set(table["alpha"]) == {0.01} and len(table) == 2
-    [folder] = (tmp_path / "runs").iterdir()
-    assert folder.name == json.loads((folder / "spec.json").read_text())["name"] and (tmp_path / "out.ipynb").is_file()

@@ -8,12 +8,12 @@ __all__ = ['PROTOCOLS', 'POPULATIONS', 'WAYS', 'INSIDE', 'RECORDED', 'MORE', 'of
            'length_figure', 'gap_figure', 'strength_figure', 'four_ways', 'four_way_means', 'four_way_table', 'inside',
            'inside_figure', 'by_share', 'moves', 'pair_figure', 'facts', 'signals_figure', 'why', 'cell_stories',
            'beside_the_original', 'by_person', 'person_figure', 'by_class', 'recall_figure', 'confusions', 'of_dataset',
-           'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'standing', 'cells_table', 'named',
-           'trained_table', 'gains', 'mostly', 'no_worse', 'grows_with_length', 'follows_gap', 'prediction_score',
-           'differs', 'grows_with_strength', 'found_at', 'chosen_pair', 'reliability_figure', 'cell_grid',
-           'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells', 'model_contrasts', 'contrast_figure',
-           'model_means', 'model_averages', 'claims_table', 'nll_parts', 'opposite', 'unfinished', 'weaknesses',
-           'caveats', 'provenance', 'report', 'dataset_page']
+           'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'standing', 'cells_table', 'shortened',
+           'named', 'trained_table', 'gains', 'mostly', 'no_worse', 'grows_with_length', 'follows_gap',
+           'prediction_score', 'differs', 'grows_with_strength', 'found_at', 'chosen_pair', 'reliability_figure',
+           'cell_grid', 'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells', 'model_contrasts',
+           'contrast_figure', 'model_means', 'model_averages', 'claims_table', 'nll_parts', 'opposite', 'unfinished',
+           'weaknesses', 'caveats', 'provenance', 'report', 'dataset_page']
 
 # %% ../../nbs/07_evidence/11_report.ipynb #22b3cf41
 import tempfile
@@ -39,13 +39,14 @@ from har_ls.evidence.figures import (
     reliability_bins,
     whisker,
 )
-from .judging import is_variant
+from .judging import is_variant, weigh
 from .pooling import ENDPOINTS, by_dataset, population_weights
 from har_ls.evidence.results import (
     COPIES,
     MAIN,
     Results,
     coarser,
+    collect,
     digits,
     original,
     published_tables,
@@ -54,6 +55,8 @@ from har_ls.evidence.results import (
 )
 from .effects import pieces
 from .mechanism import score
+from ..recipes import recipe
+from ..runs.ledger import ledger_folder
 from .statistics import CELL, bounds, decided, in_cell, margin_of
 from har_ls.evidence.words import (
     activity,
@@ -833,6 +836,11 @@ def standing(
 
 def _cell_sentence(cell, found):
     "What a cell says of the endpoints."
+    return f"{cell_name(cell)}: {_endpoints_sentence(found)}"
+
+
+def _endpoints_sentence(found):
+    "Verdicts on the endpoints, in words."
     word = found[found.measure.isin(ENDPOINTS)].set_index("measure").verdict
     kinds = dict(helps="improves", hurts="worsens", equivalent="leaves alone", undecided="leaves undecided")
     told = [
@@ -840,7 +848,7 @@ def _cell_sentence(cell, found):
         for verdict, verb in kinds.items()
         if (word == verdict).any()
     ]
-    return f"{cell_name(cell)}: smoothing with α = {found.alpha.iloc[0]:g} {listing(told)}."
+    return f"smoothing with α = {found.alpha.iloc[0]:g} {listing(told)}."
 
 
 def cells_table(
@@ -863,6 +871,48 @@ def cells_table(
 def _effect_text(row):
     "An effect with its interval and verdict."
     return f"{signed(row.estimate, 3)} ({row.reason or interval(row.low, row.high, 3)}): {row.verdict}"
+
+# %% ../../nbs/07_evidence/11_report.ipynb #b982ce34
+def shortened(
+    results: Results,
+    alpha: float,  # the main strength
+    ledger: str | Path | None = None,  # published tables; None: those of the project
+) -> str:
+    """That trainings were cut short of their recipe, by how much, and what the published study found with whole ones.
+    Empty where none was cut."""
+    runs, cuts = results.runs, []
+    if runs.empty:
+        return ""
+    usual = np.array([recipe(*pair).epochs for pair in zip(runs.dataset, runs.model)])
+    fewer = pd.to_numeric(runs.epochs).to_numpy(float) < usual
+    if fewer.any():
+        most = several(int(pd.to_numeric(runs.epochs[fewer]).max()), "epoch")
+        cuts.append(f"at most {most}, where the recipe has {listing(map(str, sorted(set(usual[fewer]))))}")
+    if runs.max_windows.notna().any():
+        cuts.append(f"at most {int(runs.max_windows.max()):,} windows in each part")
+    if not cuts:
+        return ""
+    return (
+        f"**These trainings were shortened:** {listing(cuts)}. A network that has not learnt its data may answer "
+        f"the other way round. {_published_finding(alpha, Path(ledger or ledger_folder()))}"
+    )
+
+
+def _published_finding(alpha, ledger):
+    "What the published study says of the main strength."
+    if published_tables(ledger) is None:
+        return "No results of whole trainings have been published yet."
+    results = collect(ledger)
+    if alpha not in set(results.metrics.alpha):
+        return f"The published study has no trainings with α = {alpha:g}."
+    evidence = weigh(results, alpha, tuple(ENDPOINTS))
+    pooled = pooled_effects(evidence)
+    told = [
+        f"{population}: {_endpoints_sentence(rows)}"
+        for population, rows in pooled[pooled.alpha == alpha].groupby("population", sort=False)
+        if rows.low.notna().any()
+    ]
+    return "**With whole trainings the published study found:** " + (" ".join(told) or standing(evidence, pooled))
 
 # %% ../../nbs/07_evidence/11_report.ipynb #b9f2d883
 def named(

@@ -200,7 +200,7 @@ def grid_specs(
                 notes.append(f"{dataset} has no official split: left out")
                 continue
             folds = chosen_folds(grid, dataset, protocol, facts.subjects)
-            for (model, alpha, objective, factor), fold in itertools.product(ways, folds):
+            for fold, (model, alpha, objective, factor) in itertools.product(folds, ways):
                 # strength 0 is the same for all
                 if objective == "smoothing" or alpha > 0 or "smoothing" not in grid.objectives:
                     specs.append(spec_of(grid, dataset, model, alpha, protocol, fold, objective, factor, options))

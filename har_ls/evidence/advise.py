@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['JUDGED', 'TRIED', 'NAMES', 'NOBODY', 'BETTER_NAMES', 'choose', 'as_chosen', 'Advice', 'headline', 'choice',
-           'measured', 'counted', 'people_wanted', 'judge', 'text', 'advise', 'read']
+           'measured', 'counted', 'people_wanted', 'judge', 'text', 'on_new_people', 'advise', 'read']
 
 # %% ../../nbs/07_evidence/14_advise.ipynb #7e77f5a4
 import json
@@ -19,7 +19,7 @@ from ..runs.grid import Grid, grid_specs, plan
 from ..runs.identity import data_facts
 from ..core import HarLsError
 from .words import interval, listing, several, signed
-from .results import collect, digits
+from .results import Results, collect, digits
 from .effects import cell_effects, pieces
 from .power import people_needed, typical
 
@@ -190,6 +190,20 @@ def text(
             *(f"  {words}" for words in (*one.measured, *one.strength)),
         ]
     return "\n".join(lines)
+
+# %% ../../nbs/07_evidence/14_advise.ipynb #6dde993d
+def on_new_people(
+    results: Results,
+    dataset: str,  # a dataset that is in the results with others; any other name leaves all of them in
+) -> Results:
+    "The rows of one dataset, tested on new people by folds."
+    tables = {}
+    for name, table in vars(results).items():
+        whose = "label" if name == "runs" else "dataset"
+        if dataset in set(results.metrics.dataset) and whose in table:
+            table = table[table[whose] == dataset]
+        tables[name] = table[table.protocol == "subject"] if "protocol" in table else table
+    return Results(**tables)
 
 # %% ../../nbs/07_evidence/14_advise.ipynb #c805ac78
 def advise(

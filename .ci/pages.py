@@ -18,7 +18,10 @@ from har_ls.evidence.results import published_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = ROOT / "nbs" / "study"
-PAGES = ["study/answer", "study/models", "study/gallery", "study/advise", "study/paper", "study/speed", "index"]
+PAGES = [
+    *(f"study/{name}" for name in ("answer", "models", "gallery", "costs", "advise", "paper", "speed")),
+    "index",
+]
 
 
 def execute(path: Path):

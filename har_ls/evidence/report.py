@@ -13,7 +13,7 @@ __all__ = ['PROTOCOLS', 'POPULATIONS', 'WAYS', 'INSIDE', 'RECORDED', 'MORE', 'of
            'prediction_score', 'differs', 'grows_with_strength', 'found_at', 'chosen_pair', 'reliability_figure',
            'cell_grid', 'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells', 'model_contrasts',
            'contrast_figure', 'model_means', 'model_averages', 'claims_table', 'nll_parts', 'opposite', 'unfinished',
-           'weaknesses', 'caveats', 'provenance', 'report', 'dataset_page']
+           'untested', 'weaknesses', 'caveats', 'provenance', 'report', 'dataset_page']
 
 # %% ../../nbs/07_evidence/11_report.ipynb #22b3cf41
 import tempfile
@@ -1377,6 +1377,19 @@ def unfinished(
             )
     return lines
 
+
+def untested(
+    runs: pd.DataFrame,  # `Results.runs`
+) -> list:
+    "Cells of new people that lack folds, a sentence each: some of the people have not been tested yet."
+    lines, new = [], runs[runs.protocol == "subject"] if len(runs) else runs
+    for cell, rows in new.groupby(["label", "model", "protocol"], sort=False) if len(new) else ():
+        there, of = rows.fold.nunique(), str(rows.folds.iloc[0])
+        if of.isdigit() and 1 < there < int(of):
+            lines.append(f"Unfinished: {cell_name(cell)}: {there} of {of} folds; the people of the others are not in yet.")
+    return lines
+
+
 # %% ../../nbs/07_evidence/11_report.ipynb #8a4ffa8c
 def weaknesses(
     results: Results,
@@ -1394,7 +1407,7 @@ def weaknesses(
             f"Thinned data: {listing(sorted(map(dataset_name, capped.dataset.unique())))} with at most "
             f"{int(capped.max_windows.max()):,} windows in each part."
         )
-    weak += unfinished(people)
+    weak += unfinished(people) + untested(results.runs)
     folds = people.groupby(CELL).fold.nunique().reset_index()
     one = folds[(folds.fold == 1) & (folds.protocol == "subject")]
     if len(one):

@@ -1,4 +1,4 @@
-"""Prediction sets: by counting, against the exact law on exchangeable windows, against another library, at the edges."""
+"""Prediction sets: by counting, by the exact law on exchangeable windows, against another library, at the edges."""
 
 import importlib
 import math
@@ -41,7 +41,7 @@ def made(rng, replicas, windows, classes, part="test", ties=False):
 
 
 def smallest_mass(p, k):
-    "Of the sets of Romano et al. that grow with the mass asked for, down the sorted classes: the mass at which k enters."
+    "The sets of Romano et al. grow with the mass asked for, down the sorted classes; the mass at which k enters."
     mass = 0.0
     for value in sorted(set(p.tolist()), reverse=True):
         if value == p[k]:
@@ -159,7 +159,7 @@ def test_without_lots_no_set_is_empty(kind):
 
 
 def test_lots_keep_a_class_as_often_as_its_probability_asks():
-    "Under the model's own probabilities, the value of the true class is uniform, ties or not: Romano et al., section 2."
+    "Under the model's own probabilities the value of the truth is uniform, ties or not (Romano et al., section 2)."
     rng = np.random.default_rng(0)
     for z in (np.log([0.5, 0.3, 0.2]), np.log([0.4, 0.4, 0.2]), np.zeros(3)):
         p = softmax(z)

@@ -95,7 +95,8 @@ def broken_promises(
     """One row per cell, alpha, temperature and person: coverage and size (means over trainings), and broken: whether
     in most trainings fewer windows are covered than in 97.5 % of draws of exchangeable windows."""
     least = [int(np.argmax(coverage_law(c, n).cumsum() > 0.025)) for c, n in zip(people.calibrated, people.n)]
-    rows = people.assign(broken=people.covered < least, coverage=people.covered / people.n, size=people["size"] / people.n)
+    rows = people.assign(coverage=people.covered / people.n, size=people["size"] / people.n)
+    rows = rows.assign(broken=people.covered < least)
     key = [*CELL, "alpha", "scaled", "subject"]
     means = rows.groupby(key, as_index=False)[["coverage", "size", "broken"]].mean()
     return means.assign(broken=means.broken > 0.5)
@@ -112,8 +113,9 @@ def kept_sentences(
         one = in_cell(plain, cell)
         lines.append(
             f"{cell_name(cell)}: the sets hold the truth for {one.coverage.mean():.0%} of the windows on average over "
-            f"people, from {one.coverage.min():.0%} for the one who fares worst to {one.coverage.max():.0%} for the one "
-            f"who fares best; fewer than luck explains for {int(one.broken.sum())} of {several(len(one), 'person', 'people')}."
+            f"people, from {one.coverage.min():.0%} for the one who fares worst to {one.coverage.max():.0%} for the "
+            f"one who fares best; fewer than luck explains for {int(one.broken.sum())} of "
+            f"{several(len(one), 'person', 'people')}."
         )
     return lines
 
@@ -222,7 +224,9 @@ def pooled_sets(
 ) -> pd.DataFrame:
     "The table of `har_ls.evidence.pooling.endpoints` for `THRESHOLD_SETS`; no rows without real datasets."
     have = evidence.pieces[~is_variant(evidence.pieces)] if len(evidence.pieces) else evidence.pieces
-    return endpoints(have) if len(have) and len(real(have)) else pd.DataFrame(columns=["measure", "population", "alpha"])
+    if not len(have) or not len(real(have)):
+        return pd.DataFrame(columns=["measure", "population", "alpha"])
+    return endpoints(have)
 
 # %% ../../nbs/07_evidence/16_sets.ipynb #set00026
 def sets_figure(
@@ -251,5 +255,6 @@ def sets_figure(
     left.set(yticks=range(len(cells)), yticklabels=map(cell_name, cells), ylim=(len(cells) - 0.5, -0.5))
     left.set(xlabel="share of a person's sets that hold the truth", xlim=(None, 1))
     right.set(xlabel="activities in a set, mean over people")
+    right.xaxis.set_major_locator(plt.MaxNLocator(5))
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper right", ncols=len(alphas), fontsize=8)
     return figure

@@ -89,6 +89,7 @@ def test_the_sums_are_those_of_the_published_logits_window_by_window(one):
             for row in mine.itertuples():
                 who = test.subject == row.subject
                 assert row.n == who.sum() and row.calibrated == len(validation.y)
+                assert row.calibrators == len(set(validation.subject.tolist()))
                 assert row.covered == inside[who, test.y[who]].sum() and row.size == inside[who].sum()
 
 
@@ -165,7 +166,8 @@ def test_the_page_of_many_cells(many, tmp_path):
     plain = re.sub(r"<[^>]+>", " ", text)
     assert "nan" not in plain.lower().split() and "Not measured yet" not in text
     assert text.count("<img") == 1 and "random split" not in text  # new people only
-    assert text.count("the sets hold the truth for") == 6 and "α = 0.01" in text
+    assert text.count("the sets hold the truth for") == 6 and text.count("Each threshold is from 5 people.") == 6
+    assert "α = 0.01" in text
     assert re.search(r"[+−]0\.\d+ \([+−]0\.\d+ to", text)
 
 
@@ -179,6 +181,7 @@ def test_words_for_most_cells(many):
     people = sets.published_sets(many)
     kept = people.assign(covered=people.n)
     assert sets.broken_for_many(kept) is False and sets.broken_for_many(kept, share=0.0) is True
+    assert sets.from_few_people(people) is True and sets.from_few_people(people.assign(calibrators=9)) is False
     effects = sets.way_effects(people, 0.1)
     for word, sign in (("raises", 2.0), ("lowers", -2.0), ("equivalent", 0.5)):
         assert sets.agreed(effects.assign(estimate=sign * effects.margin), "temperature", "size") == word

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SUMS', 'COLUMNS', 'THRESHOLD_SETS', 'person_sets', 'published_sets', 'broken_promises', 'kept_sentences',
-           'broken_for_many', 'way_effects', 'agreed', 'ways_table', 'threshold_effects', 'pooled_sets', 'sets_figure']
+           'broken_for_many', 'from_few_people', 'way_effects', 'agreed', 'ways_table', 'threshold_effects',
+           'pooled_sets', 'sets_figure']
 
 # %% ../../nbs/07_evidence/16_sets.ipynb #set00003
 from dataclasses import replace
@@ -37,7 +38,8 @@ def person_sets(
     validation: Predictions,  # same replicas; gives threshold and temperature
 ) -> pd.DataFrame:
     """One row per replica, temperature (scaled: False or True) and person: alpha, seed, part, subject, n (windows),
-    scaled, calibrated (validation windows), and the sums `SUMS` over the person's windows."""
+    scaled, calibrated (validation windows), calibrators (validation people), and the sums `SUMS` over the person's
+    windows."""
     tables, fitted = [], fit_temperature(validation)[0][:, None, None]
     for scaled in (False, True):
         new, old = (replace(part, logits=part.logits / (fitted if scaled else 1.0)) for part in (test, validation))
@@ -48,6 +50,7 @@ def person_sets(
                 n=table.windows,
                 scaled=scaled,
                 calibrated=len(old.y),
+                calibrators=len(np.unique(old.subject)),
                 covered=(table.coverage * table.windows).round(),
                 size=(table["size"] * table.windows).round(),
             )
@@ -55,7 +58,7 @@ def person_sets(
     return pd.concat(tables, ignore_index=True)
 
 # %% ../../nbs/07_evidence/16_sets.ipynb #set00009
-COLUMNS = [*CELL, "fold", "alpha", "seed", "part", "subject", "n", "scaled", "calibrated", *SUMS]
+COLUMNS = [*CELL, "fold", "alpha", "seed", "part", "subject", "n", "scaled", "calibrated", "calibrators", *SUMS]
 
 
 def published_sets(
@@ -115,9 +118,15 @@ def kept_sentences(
             f"{cell_name(cell)}: the sets hold the truth for {one.coverage.mean():.0%} of the windows on average over "
             f"people, from {one.coverage.min():.0%} for the one who fares worst to {one.coverage.max():.0%} for the "
             f"one who fares best; fewer than luck explains for {int(one.broken.sum())} of "
-            f"{several(len(one), 'person', 'people')}."
+            f"{several(len(one), 'person', 'people')}. Each threshold is from {_range(in_cell(new, cell).calibrators)}."
         )
     return lines
+
+
+def _range(counts):
+    "How many people, in words."
+    low, high = int(counts.min()), int(counts.max())
+    return several(high, "person", "people") if low == high else f"{low} to {high} people"
 
 
 def broken_for_many(
@@ -128,6 +137,14 @@ def broken_for_many(
     new = of_population(people, "new people")
     plain = broken_promises(new[(new.alpha == 0) & ~new.scaled.astype(bool)])
     return by_share(plain.groupby(CELL).broken.mean() >= share) if len(plain) else None
+
+
+def from_few_people(
+    people: pd.DataFrame,  # as for `broken_promises`
+    enough: int = 9,  # people; fewer cannot promise anything to the next one at 90 %
+):
+    "Whether, in most cells of new people, the thresholds come from fewer people than that."
+    return by_share(of_population(people, "new people").groupby(CELL).calibrators.max() < enough)
 
 # %% ../../nbs/07_evidence/16_sets.ipynb #set00015
 def way_effects(

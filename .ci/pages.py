@@ -19,7 +19,7 @@ from har_ls.evidence.results import published_tables
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = ROOT / "nbs" / "study"
 PAGES = [
-    *(f"study/{name}" for name in ("answer", "models", "gallery", "costs", "advise", "paper", "speed")),
+    *(f"study/{name}" for name in ("answer", "models", "sets", "gallery", "costs", "advise", "paper", "speed")),
     "index",
 ]
 

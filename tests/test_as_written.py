@@ -33,6 +33,8 @@ NOT_RUN = {  # a line, or the first line of a block that is not typed into a she
     ".venv/bin/har-ls study --grid nbs/study/grids/full.toml --scheduler tcp://10.0.0.1:8786"
     " --out /shared/results": "it",
     "from dask_jobqueue import SLURMCluster": "needs Slurm",
+    "import lightning": "no part of the environment; tests/test_loss.py trains with it, or with a stand-in",
+    "from skorch import NeuralNetClassifier": "the same; tests/test_loss.py runs it where it is installed",
     ".venv/bin/papermill nbs/study/run.ipynb out.ipynb -p dataset uci_har -p alpha 0.01": "3_papermill.md has it again",
     ".venv/bin/har-ls report --runs runs/seed --out report": "tests/test_cli.py makes the report of a folder of runs",
     ".venv/bin/har-ls paper": "tests/test_paper_study.py makes the page of what it trains",
@@ -152,6 +154,7 @@ def test_the_table_of_what_is_not_run_is_current():
         *shown(["README.md", "1_data.md"], DATA),
         *shown(["README.md"], OWN),
         *shown(["5_own_data.md"]),
+        *shown(["9_own_loop.md"]),
     ]
     passed = [text for _, language, text in blocks() if language in ("sh", "python") and (language, text) not in taken]
     assert all(line in NOT_RUN for text in passed for line in (typed(text)[:1]))
@@ -183,6 +186,12 @@ def test_the_data_as_written(project):
     said = "".join(project.run(language, text) for language, text in shown(["README.md", "1_data.md"], DATA))
     for words in ("motionsense: 24 subjects", "The archive: ", "missing subjects", "windows of 128 samples"):
         assert words in said
+
+
+def test_a_loop_of_ones_own_as_written(project):
+    said = [project.run(language, text) for language, text in shown(["9_own_loop.md"])]
+    assert len(said) == 3 and "test: accuracy 0." in said[0] and "test windows of 8 people, 6 classes" in said[1]
+    assert re.search(r"alpha 0: accuracy 0\.\d+.*\nalpha 0\.1: accuracy 0\.", said[2])
 
 
 def own_table():

@@ -113,6 +113,10 @@ def arguments(function, n):
         part=None,
         agree=0,
         method="by hand",
+        values=np.linspace(0, 1, n),
+        inside=np.ones((1, n, 2), bool),
+        windows=n,
+        tests=n,
     )
     if "clusters" in inspect.signature(function).parameters:
         known["clusters"] = Clusters(made)

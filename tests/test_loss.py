@@ -1,10 +1,12 @@
 """The loss against PyTorch's own, against finite differences, and against its closed form."""
 
-import json
 import math
 import re
+import sys
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -170,37 +172,78 @@ def test_the_two_layouts_cannot_be_confused():
 
 
 def fenced(word):
-    "The code text on the loss page that holds `word`."
-    cells = json.loads((Path(__file__).parent.parent / "nbs/01_loss/00_smoothing.ipynb").read_text())["cells"]
-    texts = re.findall(
-        r"```python\n(.*?)```",
-        "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown"),
-        re.DOTALL,
-    )
-    return next(text for text in texts if word in text)
+    "The Python block of the how-to that holds `word`."
+    page = (Path(__file__).parent.parent / "nbs/howto/9_own_loop.md").read_text(encoding="utf-8")
+    return next(text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if word in text)
 
 
-def test_the_lightning_recipe_trains():
+class StandIn(nn.Module):
+    "What the recipe uses of a LightningModule."
+
+    def log(self, name, value):
+        self.logged = {name: value}
+
+
+def test_the_lightning_recipe_trains_and_validates_without_smoothing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightning", types.SimpleNamespace(LightningModule=StandIn))
+    space = {}
+    exec(fenced("LightningModule"), space)
+    torch.manual_seed(0)
+    x, y = torch.randn(64, 5), torch.randint(6, (64,))
+    module = space["Classifier"](nn.Linear(5, 6), 6)
+    optimiser, losses = module.configure_optimizers(), []
+    for step in range(50):
+        loss = module.training_step((x, y), step)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    smoothed = nn.functional.cross_entropy(module.model(x), y, label_smoothing=0.1).item()
+    assert math.isclose(losses[-1], smoothed, rel_tol=1e-2)
+    module.validation_step((x, y), 0)
+    assert torch.equal(module.logged["val_nll"], nn.functional.cross_entropy(module.model(x), y))
+
+
+def test_the_lightning_recipe_trains_with_lightning():
     lightning = pytest.importorskip("lightning")
     space = {}
     exec(fenced("LightningModule"), space)
     x, y = torch.randn(64, 5), torch.randint(6, (64,))
-    module = space["Classifier"](nn.Linear(5, 6))
+    module = space["Classifier"](nn.Linear(5, 6), 6)
     before = module.training_step((x, y), 0).item()
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=16)
-    lightning.Trainer(max_epochs=5, logger=False, enable_checkpointing=False, enable_progress_bar=False).fit(
-        module, loader
-    )
-    assert module.training_step((x, y), 0).item() < before
+    trainer = lightning.Trainer(max_epochs=5, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.fit(module, loader, loader)
+    assert module.training_step((x, y), 0).item() < before and "val_nll" in trainer.callback_metrics
 
 
 def test_the_skorch_recipe_searches():
     pytest.importorskip("skorch")
-    space = dict(model=nn.Linear(5, 6))
+    space = {}
     exec(fenced("skorch"), space)
-    x = torch.randn(90, 5).numpy()
-    found = space["search"].fit(x, (torch.arange(90) % 6).numpy())
-    assert found.best_params_["criterion__smoothing"] in (0.0, 0.01, 0.1)
+    assert space["search"].best_params_["criterion__smoothing"] in (0.0, 0.01, 0.1)
+
+
+def test_the_scikit_learn_recipe_is_at_the_minimum_of_the_smoothed_loss():
+    "The gradient of C times the sum of our smoothed losses, plus that of the penalty, vanishes at what was fitted."
+    from sklearn.linear_model import LogisticRegression
+
+    source = fenced("LogisticRegression")
+    space = {}
+    exec(source[: source.index("parts = ")], space)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(80, 3)), rng.integers(4, size=80)
+    for alpha in (0.0, 0.1, 0.5):
+        rows, labels, weights = space["smoothed"](x, y, 4, alpha)
+        fitted = LogisticRegression(C=2.0, tol=1e-10, max_iter=10_000).fit(rows, labels, weights)
+        w, b = (torch.tensor(each, requires_grad=True) for each in (fitted.coef_, fitted.intercept_))
+        loss = label_smoothing_loss(torch.tensor(x) @ w.T + b, torch.tensor(y), alpha)
+        total = 2.0 * 80 * loss + 0.5 * (w**2).sum()
+        for gradient in torch.autograd.grad(total, (w, b)):
+            assert gradient.abs().max() < 1e-4
+        far = 2.0 * 80 * label_smoothing_loss(torch.tensor(x) @ w.T + b, torch.tensor(y), alpha + 0.2)
+        assert torch.autograd.grad(far + 0.5 * (w**2).sum(), w)[0].abs().max() > 0.1
 
 
 def test_unchecked_nan_stays_in_its_replica():

@@ -1,5 +1,6 @@
 """The objectives beside smoothing: strength zero, replicas apart, gradients by finite differences, large logits."""
 
+import math
 import subprocess
 import sys
 
@@ -23,6 +24,9 @@ def independent(name, z, y, s):
     ce = nn.functional.cross_entropy(z, y, reduction="none")
     if name == "focal":
         return ((1 - torch.exp(-ce)) ** s * ce).mean()
+    if name == "flsd":  # one window after the other, its gamma looked up by its probability
+        gamma = [s * (5 if q < 0.2 else 3) for q in torch.exp(-ce).tolist()]
+        return torch.stack([(1 - torch.exp(-loss)) ** g * loss for loss, g in zip(ce, gamma)]).mean()
     if name == "margin":  # a hinge on the lead over each class
         lead = z.max(1, keepdim=True).values - z
         return ce.mean() + s * nn.functional.margin_ranking_loss(
@@ -88,10 +92,22 @@ def test_certain_predictions_have_finite_value_and_slope(name, lead):
     assert loss.isfinite().all() and torch.autograd.grad(loss.sum(), z)[0].isfinite().all()
 
 
+def test_the_schedule_takes_the_larger_gamma_below_the_edge_and_has_no_slope_of_the_jump():
+    "For one window of two classes, by hand: at strength 1, gamma is 5 at a probability of 0.19 and 3 at 0.2 and above."
+    for p, gamma in ((0.05, 5), (0.19, 5), (0.21, 3), (0.9, 3)):
+        z = torch.tensor([[[p, 1 - p]]], dtype=torch.float64).log().requires_grad_()
+        loss = OBJECTIVES["flsd"](z, torch.zeros(1, 1, dtype=torch.long), torch.ones(1, dtype=torch.float64))
+        (slope,) = torch.autograd.grad(loss.sum(), z)
+        log_p = math.log(p)
+        assert math.isclose(loss.item(), -((1 - p) ** gamma) * log_p, rel_tol=1e-12)
+        pull = (1 - p) ** gamma - gamma * p * (1 - p) ** (gamma - 1) * log_p  # Mukhoti et al. 2020, proposition 1
+        assert math.isclose(slope[0, 0, 0].item(), -(1 - p) * pull, rel_tol=1e-10)
+
+
 def test_only_the_objective_that_is_asked_for_is_imported():
     code = (
         "import sys; from har_ls.loss.objectives import OBJECTIVES; "
-        "assert len(OBJECTIVES) == 4 and 'smoothing' not in OBJECTIVES; OBJECTIVES['focal'];"
+        "assert len(OBJECTIVES) == 5 and 'smoothing' not in OBJECTIVES; OBJECTIVES['focal'];"
         "print(sorted(m for m in sys.modules if m.startswith('har_ls.loss.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

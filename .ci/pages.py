@@ -18,7 +18,7 @@ from har_ls.evidence.results import published_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = ROOT / "nbs" / "study"
-PAGES = ["study/answer", "study/models", "study/gallery", "study/paper", "study/speed", "index"]
+PAGES = ["study/answer", "study/models", "study/explorer", "study/gallery", "study/paper", "study/speed", "index"]
 
 
 def execute(path: Path):

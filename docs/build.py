@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 from fnmatch import fnmatch
+from importlib.metadata import version
 from pathlib import Path
 
 import yaml
@@ -387,6 +388,31 @@ def sections(title, address, page):
         }
 
 
+LICENCES = "Vega, Vega-Lite, Vega-Embed: BSD-3-Clause, UW Interactive Data Lab; D3: ISC, Mike Bostock"
+
+
+def explorer(libraries):
+    """Put the explorer's script and Vega, which draws for it, into the folder; return their names. Bundling Vega takes
+    seconds, so one of the same version is kept."""
+    import vl_convert
+
+    vega = libraries / f"vega-{version('vl-convert-python')}.js"
+    if not vega.is_file():
+        # in a scope of its own: the bundle has hundreds of short names, and the page has other scripts
+        vega.write_text(f"/* {LICENCES} */\n(() => {{\n{vl_convert.javascript_bundle()}\n}})();\n", encoding="utf-8")
+    shutil.copy(HERE / "explorer.js", libraries)
+    return vega.name, "explorer.js"
+
+
+def with_explorer(text, libraries):
+    "The page with the explorer's scripts, if it carries effects to explore."
+    if 'class="explorer-data"' not in text:
+        return text
+    offset = re.search(r'<meta name="smalldocs:offset" content="([^"]*)"', text)[1]
+    scripts = "".join(f'<script src="{offset}site_libs/{name}" defer></script>' for name in explorer(libraries))
+    return text.replace("</head>", f"{scripts}\n</head>", 1)
+
+
 def finish(built, out):
     "What smalldocs leaves to the browser and to other sites is done here: formulas, search, wide tables, downloads."
     formulas = Formulas()
@@ -400,6 +426,7 @@ def finish(built, out):
         text = CODE.sub(lambda m: m[1] + lines(m[2].rstrip("\n")) + m[3], text)
         for pattern, better in ACCESSIBLE:
             text = re.sub(pattern, better, text)
+        text = with_explorer(text, out / "site_libs")
         path.write_text(text, encoding="utf-8")
     entries = [
         entry

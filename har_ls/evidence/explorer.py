@@ -66,7 +66,8 @@ def interval_plot(
     chart, known = alt.Chart(alt.NamedData("rows")), "isValid(datum.low)"
     strip = chart.transform_calculate(left="-datum.margin").mark_bar(color="#e3e3e3", aria=False)
     zero = chart.mark_rule(color="#808080", aria=False).encode(x=alt.datum(0))
-    whisker = chart.transform_filter(known).mark_rule(strokeWidth=2.5, aria=False)
+    ends = {at: f"{known} ? datum.{end} : datum.estimate" for at, end in (("begin", "low"), ("end", "high"))}
+    whisker = chart.transform_calculate(**ends).mark_rule(strokeWidth=2.5, aria=False)
     dots = chart.mark_point(size=80, strokeWidth=2, opacity=1).encode(
         x=alt.X("estimate:Q", title="with smoothing − without", axis=signs),
         y=line,
@@ -79,7 +80,7 @@ def interval_plot(
     plot = alt.layer(
         strip.encode(x="left:Q", x2="margin:Q", y=line),
         zero,
-        whisker.encode(x="low:Q", x2="high:Q", y=line, color=tint),
+        whisker.encode(x="begin:Q", x2="end:Q", y=line, color=tint),
         dots,
         description="The changes of the table, with their intervals, around the strip of changes that do not matter.",
     )

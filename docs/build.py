@@ -50,6 +50,7 @@ TITLE = re.compile(r"\A#\s+(?P<title>.+?)\s*\n+(?:>\s+(?P<description>.+?)\s*(?:
 # study notebooks that are read for their code; the others are read for what they say
 TEMPLATES = ("run", "trained", "distil", "advise", "advise_outputs", "dataset")
 PROGRESS = re.compile(r"\d+%\|.*\[\d+:\d+<")  # a progress bar that a terminal would have wiped
+SHRINKS = 600  # pixels up to which a figure can be read when a phone makes it as narrow as itself
 CODE = re.compile(r'(<code class="sourceCode [^"]*">)(.*?)(</code>)', re.S)
 MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.S)
 
@@ -65,6 +66,7 @@ ACCESSIBLE = [  # what scrolls can be reached with the keyboard; every landmark 
     (r"<pre(?=>)", '<pre tabindex="0"'),
     (r'<div class="(cell-output cell-output-display|sd-table)', r'<div tabindex="0" class="\1'),
     (r'<math display="block"', '<math display="block" tabindex="0"'),
+    (r'<div class="quarto-figure', '<div tabindex="0" class="quarto-figure'),
     (r'<nav class="navbar', '<nav aria-label="Site" class="navbar'),
     (r'<nav id="quarto-sidebar"', '<nav id="quarto-sidebar" aria-label="Pages"'),
     (r'<nav class="quarto-secondary-nav"', '<nav aria-label="Place" class="quarto-secondary-nav"'),
@@ -137,10 +139,13 @@ def give_text(cell, above, source):
     options(cell, fig_alt=" ".join(text.split()))
     for out in cell.outputs:
         if svg := out.get("data", {}).pop("image/svg+xml", None):
-            code = base64.b64encode("".join(svg).encode()).decode()
-            out["data"] = {
-                "text/html": f'<img class="img-fluid" src="data:image/svg+xml;base64,{code}" alt="{html.escape(text)}">'
-            }
+            svg = "".join(svg)
+            width, unit = re.search(r'<svg[^>]* width="([\d.]+)(pt)?"', svg).groups()
+            width = round(float(width) * (4 / 3 if unit else 1))  # points to pixels
+            wide = f' width="{width}"' if width > SHRINKS else ""  # which says to a phone that it has to scroll
+            code = base64.b64encode(svg.encode()).decode()
+            picture = f'<img class="img-fluid"{wide} src="data:image/svg+xml;base64,{code}"'
+            out["data"] = {"text/html": f'{picture} alt="{html.escape(text)}">'}
 
 
 def joined(cells):

@@ -18,10 +18,7 @@ from har_ls.evidence.results import published_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = ROOT / "nbs" / "study"
-PAGES = [
-    *(f"study/{name}" for name in ("answer", "models", "sets", "gallery", "costs", "advise", "paper", "speed")),
-    "index",
-]
+PAGES = "answer models sets explorer gallery costs advise paper speed".split()
 
 
 def execute(path: Path):
@@ -46,7 +43,7 @@ def main() -> int:
     for old in folder.glob("*.ipynb"):
         if old.stem not in held:
             old.unlink()
-    pages = [ROOT / "nbs" / f"{name}.ipynb" for name in PAGES]  # the front page reads the answer
+    pages = [*(STUDY / f"{name}.ipynb" for name in PAGES), ROOT / "nbs" / "index.ipynb"]  # which reads the answer
     for path in [*(folder / f"{name}.ipynb" for name in sorted(held)), *pages]:
         if path.stem == "paper" and not (STUDY / "results" / "paper" / "people.parquet").is_file():
             print(f"{path.relative_to(ROOT)}: its trainings are not published, so it stays as it is")

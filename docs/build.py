@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 from fnmatch import fnmatch
+from importlib.metadata import version
 from pathlib import Path
 
 import yaml
@@ -49,6 +50,7 @@ TITLE = re.compile(r"\A#\s+(?P<title>.+?)\s*\n+(?:>\s+(?P<description>.+?)\s*(?:
 # study notebooks that are read for their code; the others are read for what they say
 TEMPLATES = ("run", "trained", "distil", "advise", "advise_outputs", "dataset")
 PROGRESS = re.compile(r"\d+%\|.*\[\d+:\d+<")  # a progress bar that a terminal would have wiped
+SHRINKS = 600  # pixels up to which a figure can be read when a phone makes it as narrow as itself
 CODE = re.compile(r'(<code class="sourceCode [^"]*">)(.*?)(</code>)', re.S)
 MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.S)
 
@@ -64,6 +66,7 @@ ACCESSIBLE = [  # what scrolls can be reached with the keyboard; every landmark 
     (r"<pre(?=>)", '<pre tabindex="0"'),
     (r'<div class="(cell-output cell-output-display|sd-table)', r'<div tabindex="0" class="\1'),
     (r'<math display="block"', '<math display="block" tabindex="0"'),
+    (r'<div class="quarto-figure', '<div tabindex="0" class="quarto-figure'),
     (r'<nav class="navbar', '<nav aria-label="Site" class="navbar'),
     (r'<nav id="quarto-sidebar"', '<nav id="quarto-sidebar" aria-label="Pages"'),
     (r'<nav class="quarto-secondary-nav"', '<nav aria-label="Place" class="quarto-secondary-nav"'),
@@ -136,10 +139,13 @@ def give_text(cell, above, source):
     options(cell, fig_alt=" ".join(text.split()))
     for out in cell.outputs:
         if svg := out.get("data", {}).pop("image/svg+xml", None):
-            code = base64.b64encode("".join(svg).encode()).decode()
-            out["data"] = {
-                "text/html": f'<img class="img-fluid" src="data:image/svg+xml;base64,{code}" alt="{html.escape(text)}">'
-            }
+            svg = "".join(svg)
+            width, unit = re.search(r'<svg[^>]* width="([\d.]+)(pt)?"', svg).groups()
+            width = round(float(width) * (4 / 3 if unit else 1))  # points to pixels
+            wide = f' width="{width}"' if width > SHRINKS else ""  # which says to a phone that it has to scroll
+            code = base64.b64encode(svg.encode()).decode()
+            picture = f'<img class="img-fluid"{wide} src="data:image/svg+xml;base64,{code}"'
+            out["data"] = {"text/html": f'{picture} alt="{html.escape(text)}">'}
 
 
 def joined(cells):
@@ -387,6 +393,31 @@ def sections(title, address, page):
         }
 
 
+LICENCES = "Vega, Vega-Lite, Vega-Embed: BSD-3-Clause, UW Interactive Data Lab; D3: ISC, Mike Bostock"
+
+
+def explorer(libraries):
+    """Put the explorer's script and Vega, which draws for it, into the folder; return their names. Bundling Vega takes
+    seconds, so one of the same version is kept."""
+    import vl_convert
+
+    vega = libraries / f"vega-{version('vl-convert-python')}.js"
+    if not vega.is_file():
+        # in a scope of its own: the bundle has hundreds of short names, and the page has other scripts
+        vega.write_text(f"/* {LICENCES} */\n(() => {{\n{vl_convert.javascript_bundle()}\n}})();\n", encoding="utf-8")
+    shutil.copy(HERE / "explorer.js", libraries)
+    return vega.name, "explorer.js"
+
+
+def with_explorer(text, libraries):
+    "The page with the explorer's scripts, if it carries effects to explore."
+    if 'class="explorer-data"' not in text:
+        return text
+    offset = re.search(r'<meta name="smalldocs:offset" content="([^"]*)"', text)[1]
+    scripts = "".join(f'<script src="{offset}site_libs/{name}" defer></script>' for name in explorer(libraries))
+    return text.replace("</head>", f"{scripts}\n</head>", 1)
+
+
 def finish(built, out):
     "What smalldocs leaves to the browser and to other sites is done here: formulas, search, wide tables, downloads."
     formulas = Formulas()
@@ -400,6 +431,7 @@ def finish(built, out):
         text = CODE.sub(lambda m: m[1] + lines(m[2].rstrip("\n")) + m[3], text)
         for pattern, better in ACCESSIBLE:
             text = re.sub(pattern, better, text)
+        text = with_explorer(text, out / "site_libs")
         path.write_text(text, encoding="utf-8")
     entries = [
         entry

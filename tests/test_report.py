@@ -25,7 +25,7 @@ from har_ls.runs import folder as runs
 
 ROOT = Path(__file__).parent.parent
 STUDY = ROOT / "nbs" / "study"
-PAGES = ("answer", "dataset", "models", "gallery")
+PAGES = ("answer", "dataset", "models", "gallery", "explorer")
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,7 @@ def test_a_page_of_many_cells(wide, shown_by, page, parameters):
         dataset=("original, none", "0.961", "the front trouser pocket", "jogging", "ModernTCN, subject split."),
         models=("ModernTCN profits more in accuracy.", "official"),
         gallery=("Change in accuracy, cell by cell", "WISDM v1.1"),
+        explorer=("random (known people)", "Changes in ECE of the published cells", '["dsads", "moderntcn"'),
     )[page]
     assert [each for each in expected if each not in text] == []
 
@@ -475,3 +476,36 @@ def test_runs_module_reads_what_the_fixture_writes(small):
     about = runs.specs(small)
     assert set(about.columns) >= {"run", "path", "dataset", "options", "latest", "data", "code", "cpu", "seconds_train"}
     assert len(runs.load(small)) == 2 * 3 * 2
+
+
+# --- the explorer -----------------------------------------------------------------------------------------------------
+
+
+def carried(text):
+    "The effects that a page with the explorer carries."
+    data = json.loads(re.search(r'class="explorer-data">(.*?)</script>', text, re.S)[1])
+    return data, pd.DataFrame(data["rows"], columns=data["columns"])
+
+
+def test_the_explorer_carries_the_effects_of_the_published_tables():
+    found = judging.weigh(results.collect(STUDY / "results", pictured=()), 0.01).effects
+    cells = nbformat.read(STUDY / "explorer.ipynb", 4).cells
+    text = "".join(output.data["text/html"] for cell in cells for output in cell.get("outputs", []))
+    data, rows = carried(text)
+    key = ["dataset", "model", "protocol", "alpha", "measure"]
+    numbers = ["base", "value", "estimate", "low", "high", "people", "folds", "seeds", "margin"]
+    expected = report.real(found).set_index(key).sort_index()
+    shown = rows.set_index(key).sort_index()
+    assert shown.index.equals(expected.index)  # otherwise the page is older than the tables: run `make pages`
+    np.testing.assert_allclose(shown[numbers].astype(float), expected[numbers].astype(float), rtol=1e-9)
+    assert (shown.verdict == expected.verdict).all() and set(data["measures"]) == set(found.measure)
+
+
+def test_the_explorer_of_many_cells_holds_no_made_up_data_and_starts_with_one_strength(wide, shown_by):
+    text = shown_by("explorer", wide)
+    data, rows = carried(text)
+    assert set(rows.dataset) == {"uci_har", "wisdm", "dsads"} and data["start"]["alpha"] == "0.01"
+    assert set(rows.protocol) >= {"random", "subject"} and set(rows.alpha) == {0.01, 0.1}
+    static = text[text.index("explorer-static") : text.index("explorer-data")]
+    first = rows[(rows.measure == data["start"]["measure"]) & (rows.alpha == 0.01)]
+    assert static.count("<tr>") == 1 + len(first) and all(f"{value:.4f}" in static for value in first.base)

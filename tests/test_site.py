@@ -1,6 +1,7 @@
 """The site, as readers meet it: built from the notebooks, then opened in a headless Chromium that can reach nothing
 but it."""
 
+import csv
 import functools
 import http.server
 import json
@@ -366,6 +367,155 @@ def test_search_finds_ece_and_leads_there(browser, address, site, where):
     first.click()
     WebDriverWait(browser, 10).until(lambda b: "05_metrics/02_calibration" in b.current_url)
     assert "calibration error" in browser.find_element(By.TAG_NAME, "main").text
+
+
+def effects_of(page):
+    "The effects that the explorer's page carries, as they are copied: lines of CSV, the first with the names."
+    data = json.loads(page.select_one(".explorer-data").string)
+    rows = [data["columns"], *([x if x is not None else "" for x in row] for row in data["rows"])]
+    return [dict(zip(data["columns"], row)) for row in rows]
+
+
+class Explorer:
+    "The explorer as a reader meets it."
+
+    def __init__(self, browser, url):
+        self.browser, self.url = browser, url
+        view(browser)
+        list(requests(browser))
+        browser.get_log("browser")
+        browser.get(url)
+        self.drawn()
+
+    def all(self, selector):
+        from selenium.webdriver.common.by import By
+
+        return self.browser.find_elements(By.CSS_SELECTOR, f".explorer {selector}")
+
+    def drawn(self):
+        "Wait until the plot shows as many effects as the table; return them as texts."
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        def ready(_):
+            here = self.browser.execute_script(
+                "const root = document.querySelector('.explorer-live');"
+                "return [[...root.querySelectorAll('tbody tr')].map(tr => [...tr.cells].map(td => td.textContent)),"
+                "root.querySelectorAll('.explorer-plot > div').length,"
+                "root.querySelectorAll('[aria-roledescription=point]').length];"
+            )
+            return here[0] if here[1:] == [1, len(here[0])] else None
+
+        return WebDriverWait(self.browser, 20).until(ready)
+
+    def click(self, selector):
+        self.browser.execute_script("arguments[0].click()", self.all(selector)[0])  # the page scrolls smoothly: slowly
+
+    def choose(self, name, value):
+        from selenium.webdriver.support.ui import Select
+
+        Select(self.all(f"[name={name}]")[0]).select_by_value(value)
+        return self.drawn()
+
+    def press(self, *keys):
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        ActionChains(self.browser).send_keys(*keys).perform()
+        return self.browser.switch_to.active_element
+
+
+@needs_browser
+def test_the_explorer_shows_sorts_filters_copies_and_links_to_effects(browser, address, pages):
+    names, *effects = effects_of(pages["study/explorer.html"])
+    here = Explorer(browser, address + "study/explorer.html")
+    assert not here.all(".explorer-static")[0].is_displayed()
+
+    # choose and sort
+    found = [effect for effect in effects if effect["measure"] == "accuracy"]
+    assert len(found) > 2 and {f"{effect['base']:.4f}" for effect in found} == {
+        row[7] for row in here.choose("measure", "accuracy")
+    }
+    for way, sign in (("ascending", 1), ("descending", -1)):
+        here.click("th[data-column=estimate] button")
+        assert here.all("th[data-column=estimate]")[0].get_attribute("aria-sort") == way
+        order = sorted(found, key=lambda effect: sign * effect["estimate"])
+        assert [row[4] for row in here.drawn()] == [f"{e['estimate']:+.4f}".replace("-", "−") for e in order]
+
+    # filter, link there and back
+    word = found[0]["verdict"]
+    here.all("[name=words]")[0].send_keys(word)
+    filtered = here.drawn()
+    assert filtered and len(filtered) == sum(effect["verdict"] == word for effect in found)
+    link = browser.current_url
+    here.click(".explorer-again")
+    assert browser.current_url == here.url and len(here.drawn()) != len(filtered)
+    browser.back()
+    assert browser.current_url == link and here.drawn() == filtered
+    browser.get("about:blank")
+    browser.get(link)
+    assert here.drawn() == filtered and here.all("[name=measure]")[0].get_property("value") == "accuracy"
+    browser.get(here.url + "#dataset=nowhere")
+    assert "dataset=nowhere" in here.all(".explorer-said")[0].text and here.drawn()
+    browser.get(here.url + "#how-to-read-it")  # a place on the page, not a view
+    assert here.drawn() and not here.all(".explorer-said")[0].text
+
+    # no result, and back to the first view
+    here.all("[name=words]")[0].send_keys("no such word")
+    assert "No published result" in here.all(".explorer-count")[0].text
+    assert not here.all(".explorer-plot")[0].is_displayed()
+    here.click(".explorer-again")
+    here.drawn()
+
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    assert [url for url in requests(browser) if not url.startswith((address, "data:", "about:"))] == []
+    faults = accessibility(browser)
+    view(browser, dark=True)
+    faults += accessibility(browser, ["color-contrast"])
+    view(browser, PHONE)
+    assert faults + too_wide(browser, "the explorer, drawn") == []
+
+
+@needs_browser
+def test_the_explorer_works_with_the_keyboard_alone_and_is_seen_without_javascript(browser, address, pages):
+    from selenium.webdriver.common.keys import Keys
+
+    names, *effects = effects_of(pages["study/explorer.html"])
+    allowed = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+    browser.execute_cdp_cmd("Browser.grantPermissions", dict(permissions=allowed))
+    here = Explorer(browser, address + "study/explorer.html#model=moderntcn")
+    before, reached = here.drawn(), []
+    while not (reached and reached[-1] == "measure"):
+        reached.append(here.press(Keys.TAB).get_attribute("name"))
+        assert len(reached) < 100
+    assert reached[-4:] == ["dataset", "protocol", "model", "measure"]
+    here.press("ent")  # entropy
+    assert "entropy" in here.all(".explorer-title")[0].text
+    after = here.drawn()
+    assert after != before and {row[2] for row in after} == {"ModernTCN"}
+    while (at := here.press(Keys.TAB)).text != "change":
+        assert at.tag_name != "body"
+    outline = browser.execute_script("return getComputedStyle(arguments[0]).outlineStyle", at)
+    here.press(Keys.ENTER)
+    assert outline == "solid" and "sort=estimate" in browser.current_url
+    while (at := here.press(Keys.TAB)).text != "Copy":
+        assert at.tag_name != "body"
+    here.press(Keys.ENTER)
+    mine = [e for e in effects if e["model"] == "moderntcn" and e["measure"] == "entropy"]
+    first = min(mine, key=lambda effect: effect["estimate"])
+    assert "clipboard" in here.all(".explorer-said")[0].text
+    read = "navigator.clipboard.readText().then(arguments[0], fault => arguments[0](String(fault)))"
+    header, line = csv.reader(browser.execute_async_script(read).splitlines())
+    copied = dict(zip(header, line))
+    assert header == list(names) and [copied[n] for n in ("dataset", "model")] == [first["dataset"], first["model"]]
+    assert [float(copied[name]) for name in ("estimate", "low")] == [first["estimate"], first["low"]]
+
+    view(browser, script=False)
+    browser.get("about:blank")  # the same address would not be loaded again
+    browser.get(here.url)
+    static = here.all(".explorer-static")[0]
+    assert static.is_displayed() and not here.all(".explorer-live")[0].is_displayed()
+    assert here.all(".explorer-static img")[0].is_displayed() and "JavaScript" in static.text
+    assert len(here.all(".explorer-static tbody tr")) >= 2
+    view(browser)
 
 
 @needs_browser

@@ -1386,7 +1386,7 @@ def untested(
     for cell, rows in new.groupby(["label", "model", "protocol"], sort=False) if len(new) else ():
         there, of = rows.fold.nunique(), str(rows.folds.iloc[0])
         if of.isdigit() and 1 < there < int(of):
-            lines.append(f"Unfinished: {cell_name(cell)}: {there} of {of} folds; the people of the others are not in yet.")
+            lines.append(f"Unfinished: {cell_name(cell)}: {there} of {of} folds; the other people are not in yet.")
     return lines
 
 

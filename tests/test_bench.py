@@ -95,7 +95,7 @@ def test_parsing_and_reloading_are_measured(monkeypatch, tmp_path):
     assert entry["unit"] == "s for 1 datasets" and entry["second_load_each"].keys() == {"synthetic"}
     assert entry["baseline"] > 0 and entry["candidate"] > 0
     assert module.os.environ["HAR_LS_CACHE"] == str(tmp_path / "mine")
-    entry = module.parse_pamap2("data.parse.pamap2", share=0.005, rounds=1)
+    entry = module.parse_pamap2("data.parse.pamap2", share=0.02, rounds=1)
     assert entry["baseline"] > 0 and entry["candidate"] > 0 and entry["archive"] > 0 and 0 < entry["peak_gb"] < 4
 
 

@@ -6,7 +6,7 @@
 __all__ = ['MAIN', 'KEPT', 'ORIGINAL', 'COPIES', 'KEY', 'TABLES', 'MADE_LATER', 'BINS', 'FEWEST_ON_A_PLANE', 'TRAINED', 'Results',
            'counts', 'coarser', 'confusion', 'features_on_a_plane', 'dataset_label', 'comparable', 'check_same_people',
            'usual', 'collect', 'published_tables', 'of_every_length', 'strengths', 'copies', 'original', 'digits',
-           'summary', 'training_accuracy']
+           'summary', 'training_accuracy', 'undertrained_cells']
 
 # %% ../../nbs/07_evidence/06_results.ipynb #4b60e6b3
 import json
@@ -359,3 +359,11 @@ def training_accuracy(
         rows = plain[plain.part == "train"].assign(**{column: lambda t: t.accuracy})
     mean = rows.groupby(CELL, as_index=False)[column].mean()
     return mean.assign(undertrained=mean[column] < TRAINED)
+
+
+def undertrained_cells(
+    metrics: pd.DataFrame,  # `Results.metrics`
+) -> set:  # of dataset, model, protocol
+    "The cells whose training accuracy without smoothing is below `TRAINED`."
+    learnt = training_accuracy(metrics)
+    return set(learnt[learnt.undertrained.astype(bool)][CELL].itertuples(index=False, name=None))

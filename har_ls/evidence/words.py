@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TITLES', 'model_name', 'dataset_name', 'smoothing', 'cell_name', 'label', 'short', 'activities', 'activity',
-           'activity_names', 'signed', 'interval', 'mean_and_spread', 'several', 'among', 'listing', 'say', 'finding',
-           'reading', 'decided', 'together']
+           'activity_names', 'signed', 'interval', 'effect_text', 'mean_and_spread', 'several', 'among', 'listing',
+           'say', 'finding', 'reading', 'decided', 'together']
 
 # %% ../../nbs/07_evidence/07_words.ipynb #5457cbcc
 import importlib
@@ -110,6 +110,14 @@ def interval(
 ) -> str:
     "An interval in words: `−0.012 to +0.003`, or `no interval` where there is none."
     return f"{signed(low, places)} to {signed(high, places)}" if low == low and high == high else "no interval"
+
+
+def effect_text(
+    row,  # of a table of effects
+    places: int = 3,  # decimals
+) -> str:
+    "A change with its interval, or why there is none, and its verdict: `−0.012 (−0.020 to −0.004): helps`."
+    return f"{signed(row.estimate, places)} ({row.reason or interval(row.low, row.high, places)}): {row.verdict}"
 
 
 def mean_and_spread(

@@ -20,8 +20,8 @@ def data_card(
     folder: str | Path,  # of the published results
     results: Results,  # collected from it
 ) -> pd.DataFrame:
-    """One row per public dataset: what it is called, people, activities, channels read, samples per second, windows in
-    the results, the copy, licence, source. Texts."""
+    """One row per public dataset: what it is called; people, activities, channels and samples per second of the whole
+    archive; windows in the results; the copy, licence, source. Texts."""
     file = (published_tables(Path(folder)) or Path(folder)) / COPIES
     notes = pd.read_csv(file).set_index("dataset").note.to_dict() if file.is_file() else {}
     rows = []

@@ -4,6 +4,7 @@ its old text."""
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -18,6 +19,7 @@ from har_ls.evidence.results import published_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = ROOT / "nbs" / "study"
+DATA_PAGES = STUDY / "datasets"
 PAGES = "answer models sets explorer gallery costs advise paper speed".split()
 
 
@@ -35,26 +37,37 @@ def execute(path: Path):
         nbformat.write(notebook, aside)
 
 
+def written(path: Path) -> str:
+    """What became of one page: the seconds it took, or that it stays as it is; an error says which page failed."""
+    page = path.relative_to(ROOT)
+    if path.stem == "paper" and not (STUDY / "results" / "paper" / "people.parquet").is_file():
+        return f"{page}: its trainings are not published, so it stays as it is"
+    begun = time.time()
+    try:
+        dataset_page(path.stem, STUDY / "results", DATA_PAGES) if path.parent == DATA_PAGES else execute(path)
+    except (CellExecutionError, HarLsError) as error:
+        raise HarLsError(f"{page}: {error}") from error
+    return f"{page}: {time.time() - begun:.0f} s"
+
+
 def main() -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    tables, folder = published_tables(STUDY / "results"), STUDY / "datasets"
-    folder.mkdir(exist_ok=True)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the pages themselves are written side by side
+    tables = published_tables(STUDY / "results")
+    DATA_PAGES.mkdir(exist_ok=True)
     held = set(pd.read_parquet(tables / "runs.parquet").dataset) & set(DATASETS) - {"synthetic"} if tables else set()
-    for old in folder.glob("*.ipynb"):
+    for old in DATA_PAGES.glob("*.ipynb"):
         if old.stem not in held:
             old.unlink()
-    pages = [*(STUDY / f"{name}.ipynb" for name in PAGES), ROOT / "nbs" / "index.ipynb"]  # which reads the answer
-    for path in [*(folder / f"{name}.ipynb" for name in sorted(held)), *pages]:
-        if path.stem == "paper" and not (STUDY / "results" / "paper" / "people.parquet").is_file():
-            print(f"{path.relative_to(ROOT)}: its trainings are not published, so it stays as it is")
-            continue
-        begun = time.time()
-        try:
-            dataset_page(path.stem, STUDY / "results", folder) if path.parent == folder else execute(path)
-        except (CellExecutionError, HarLsError) as error:
-            print(f"{path.relative_to(ROOT)}: {error}", file=sys.stderr)
-            return 1
-        print(f"{path.relative_to(ROOT)}: {time.time() - begun:.0f} s", flush=True)
+    pages = [*(DATA_PAGES / f"{name}.ipynb" for name in sorted(held)), *(STUDY / f"{name}.ipynb" for name in PAGES)]
+    try:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            for line in pool.map(written, pages):
+                print(line, flush=True)
+        print(written(ROOT / "nbs" / "index.ipynb"))  # which reads the answer
+    except HarLsError as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

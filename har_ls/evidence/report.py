@@ -61,7 +61,9 @@ from ..runs.ledger import ledger_folder
 from .statistics import CELL, bounds, decided, in_cell, margin_of
 from .ways import WAYS
 from har_ls.evidence.words import (
+    Undecided,
     activity,
+    among,
     cell_name,
     dataset_name,
     effect_text,
@@ -131,13 +133,25 @@ def verdict_of(
     population: str,  # in `POPULATIONS`
     alpha: float,  # strength
 ) -> str | None:
-    "The pooled verdict; None where it was not measured."
+    "The pooled verdict, `Undecided` with the mean and its interval; None where it was not measured."
     row = (
         pooled[(pooled.measure == endpoint) & (pooled.population == population) & (pooled.alpha == alpha)]
         if len(pooled)
         else pooled
     )
-    return row.verdict.iloc[0] if len(row) else None
+    if not len(row):
+        return None
+    one = row.iloc[0]
+    return Undecided(f"{short(endpoint)} {_mean_text(one)}") if one.verdict == "undecided" else one.verdict
+
+
+def _mean_text(one):
+    "A pooled change as `−0.012 (−0.020 to +0.004), mean of 3 datasets`."
+    places = digits(one.measure)
+    return (
+        f"{signed(one.estimate, places)} ({one.reason or interval(one.low, one.high, places)}), "
+        f"mean of {several(int(one.datasets), 'dataset')}"
+    )
 
 # %% ../../nbs/07_evidence/12_report.ipynb #6733cd79
 def pooled_rows(
@@ -456,22 +470,16 @@ def by_share(
     holds,  # per cell, whether the pattern holds there
     enough: float = 0.75,  # share of the cells
     least: int = 4,  # cells, below which nothing can be said of most of them
+    what: str = "yes",  # the pattern, in words that go before "in 2 of 3 cells"
 ):
-    """True if the pattern holds in so large a share of the cells, False if it fails in as large a one, `undecided`
-    between or with too few cells, None
-    without any."""
+    """True if the pattern holds in so large a share of the cells, False if it fails in as large a one, `Undecided`
+    between or with too few cells, None without any."""
     holds = np.asarray(holds, bool)
     if not holds.size:
         return None
-    return (
-        "undecided"
-        if holds.size < least
-        else True
-        if holds.mean() >= enough
-        else False
-        if holds.mean() <= 1 - enough
-        else "undecided"
-    )
+    if holds.size >= least and not 1 - enough < holds.mean() < enough:
+        return bool(holds.mean() >= enough)
+    return Undecided(f"{what} {among(int(holds.sum()), holds.size)}")
 
 # %% ../../nbs/07_evidence/12_report.ipynb #8ba1ac53
 def moves(
@@ -480,9 +488,10 @@ def moves(
     direction: str,  # "up" or "down"
 ):
     """True if the measure moves this way in at least nine of ten cells, False if it moves the other way in as many,
-    `undecided` between, None without cells."""
+    `Undecided` between, None without cells."""
     change = table[table.measure == measure].percent.dropna()
-    return by_share(change > 0 if direction == "up" else change < 0, enough=0.9)
+    holds = change > 0 if direction == "up" else change < 0
+    return by_share(holds, enough=0.9, what=f"{short(measure)} {direction}")
 
 # %% ../../nbs/07_evidence/12_report.ipynb #9bcb58d5
 def pair_figure(
@@ -954,12 +963,16 @@ def mostly(
     second: str,  # another
     measure: str,  # lower is better
 ):
-    """Whether the first way is better by more than the margin in most cells: False if the second is, `undecided`
+    """Whether the first way is better by more than the margin in most cells: False if the second is, `Undecided`
     between, None without cells."""
     if table.empty:
         return None
     gain, margin = gains(table, first, second, measure)
-    return True if by_share(gain > margin) is True else False if by_share(gain < -margin) is True else "undecided"
+    better, worse = by_share(gain > margin), by_share(gain < -margin)
+    if better is True or worse is True:
+        return better is True
+    against = int((gain < -margin).sum()) or "none"
+    return Undecided(f"yes {among(int((gain > margin).sum()), len(gain))}, the other way round in {against}")
 
 
 def no_worse(
@@ -1016,8 +1029,13 @@ def prediction_score(
 
 # %% ../../nbs/07_evidence/12_report.ipynb #3eae1f5d
 def _side(low, high):
-    "True below zero, False above, else `undecided`."
-    return True if high < 0 else False if low > 0 else "undecided"
+    "True below zero, False above, else `Undecided`."
+    return True if high < 0 else False if low > 0 else Undecided(_reaches(low, high))
+
+
+def _reaches(low, high):
+    "An interval in words that follow *so far*; nothing where there is none."
+    return f"the interval reaches from {signed(low, 3)} to {signed(high, 3)}" if np.isfinite(high - low) else ""
 
 
 def differs(
@@ -1052,7 +1070,7 @@ def grows_with_strength(
         pooling.pool(by_dataset(few, few_weights), measure),
     )
     side = _side(row["low"], row["high"])
-    return False if first["low"] > 0 else "undecided" if side is True and first["estimate"] >= 0 else side
+    return False if first["low"] > 0 else Undecided() if side is True and first["estimate"] >= 0 else side
 
 # %% ../../nbs/07_evidence/12_report.ipynb #f1b5ff1b
 def found_at(

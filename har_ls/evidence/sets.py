@@ -23,7 +23,7 @@ from .report import by_share, of_population, real, sorted_cells
 from .results import published_tables, usual
 from .statistics import CELL, in_cell
 from .ways import WAYS, between
-from .words import cell_name, effect_text, interval, several, signed, smoothing
+from .words import Undecided, cell_name, effect_text, interval, listing, several, signed, smoothing
 from ..metrics.calibration import fit_temperature
 from ..metrics.conformal import coverage_law, set_table, sets
 from ..predictions import Predictions
@@ -166,7 +166,7 @@ def agreed(
     way: str,  # in `WAYS`
     measure: str,  # in `SUMS`
 ) -> str | None:
-    """What a way does in most cells: raises, lowers or equivalent (changes it by less than the margin); `undecided`
+    """What a way does in most cells: raises, lowers or equivalent (changes it by less than the margin); `Undecided`
     where they disagree or are few, None without cells."""
     rows = effects[(effects.way == way) & (effects.measure == measure)]
     if rows.empty:
@@ -176,7 +176,9 @@ def agreed(
         lowers=rows.estimate < -rows.margin,
         equivalent=rows.estimate.abs() <= rows.margin,
     )
-    return next((word for word, holds in ways.items() if by_share(holds) is True), "undecided")
+    counts = listing(f"{word} in {int(holds.sum())}" for word, holds in ways.items())
+    so_far = Undecided(f"{counts} of {several(len(rows), 'cell')}")
+    return next((word for word, holds in ways.items() if by_share(holds) is True), so_far)
 
 # %% ../../nbs/07_evidence/19_sets.ipynb #set00019
 def sets_in_ways(

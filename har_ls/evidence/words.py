@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TITLES', 'model_name', 'dataset_name', 'smoothing', 'cell_name', 'label', 'short', 'activities', 'activity',
            'activity_names', 'signed', 'interval', 'effect_text', 'mean_and_spread', 'several', 'among', 'listing',
-           'say', 'finding', 'reading', 'decided', 'together']
+           'say', 'Undecided', 'finding', 'reading', 'decided', 'together']
 
 # %% ../../nbs/07_evidence/07_words.ipynb #5457cbcc
 import importlib
@@ -175,10 +175,19 @@ def say(
         display(Markdown(" ".join(sentence for sentence in sentences if sentence)))
 
 
+class Undecided(str):
+    "The text `undecided`, which knows how things stand: `Undecided(\"in 2 of 3 cells\").so_far`."
+
+    def __new__(cls, so_far: str = ""):  # in words that follow "so far:"
+        text = super().__new__(cls, "undecided")
+        text.so_far = so_far
+        return text
+
+
 def finding(
     question: str,  # what the paragraph answers, such as "Does confidence fall?"
     words: str,  # the paragraph, in Markdown
-    holds,  # True, False, "undecided", or None where it was not measured
+    holds,  # True, False, "undecided" or `Undecided`, or None where it was not measured
     published: bool = True,  # whether these are the study's published results
 ):
     """Display the paragraph if the tables say so, else what they do say. Raises `HarLsError` if published tables
@@ -187,7 +196,8 @@ def finding(
     if holds is None:
         return say(f"**Not measured yet.** {question}")
     if isinstance(holds, str):
-        return say(f"**Not decided yet.** {question} The results published so far do not decide it.")
+        so_far = getattr(holds, "so_far", "")
+        return say(f"**Not decided yet.** {question}", f"So far: {so_far}." if so_far else "")
     if holds:
         return say(words)
     if published:
@@ -215,10 +225,10 @@ def decided(
     verdict: str | None,  # such as "helps"; None: not measured
     *wanted: str,  # verdicts of which the paragraph speaks
 ):
-    "True if the verdict is wanted, None if there is none, `undecided` if it is open, else False."
+    "True if the verdict is wanted, None if there is none, the verdict itself if it is `undecided`, else False."
     if verdict is None or verdict == "not measured here":
         return None
-    return True if verdict in wanted else "undecided" if verdict == "undecided" else False
+    return True if verdict in wanted else verdict if verdict == "undecided" else False
 
 # %% ../../nbs/07_evidence/07_words.ipynb #292d3154
 def together(
@@ -229,4 +239,6 @@ def together(
         return False
     if any(each is None for each in conditions):
         return None
-    return "undecided" if any(isinstance(each, str) for each in conditions) else True
+    if not any(isinstance(each, str) for each in conditions):
+        return True
+    return Undecided("; ".join(filter(None, (getattr(each, "so_far", "") for each in conditions))))

@@ -283,20 +283,22 @@ def reach(
 
 
 def whisker(
-    ax,  # matplotlib Axes, its x limits already set
-    y: float,  # line
+    ax,  # matplotlib Axes, its limits along the interval already set
+    at: float,  # y of the line, or its x if it is upright
     low: float,
     high: float,
+    upright: bool = False,
     **look,  # of the line
 ):
-    "An interval on a line; where it leaves the axis it ends in an arrow."
+    "An interval as a line; where it leaves the axis it ends in an arrow."
     if not np.isfinite([low, high]).all():
         return
-    left, right = ax.get_xlim()
-    ax.hlines(y, max(low, left), min(high, right), **look)
-    for end, outside, sign in ((left, low < left, "<"), (right, high > right, ">")):
+    first, last = ax.get_ylim() if upright else ax.get_xlim()
+    (ax.vlines if upright else ax.hlines)(at, max(low, first), min(high, last), **look)
+    for end, outside, sign in ((first, low < first, "<v"), (last, high > last, ">^")):
         if outside:
-            ax.plot(end, y, sign, color=look.get("color"), markersize=6, clip_on=False)
+            place = (at, end) if upright else (end, at)
+            ax.plot(*place, sign[upright], color=look.get("color"), markersize=6, clip_on=False)
 
 # %% ../../nbs/07_evidence/08_figures.ipynb #33585d95
 def forest(

@@ -7,13 +7,14 @@ __all__ = ['PROTOCOLS', 'POPULATIONS', 'INSIDE', 'RECORDED', 'MORE', 'NLL_PARTS'
            'dataset_dots', 'verdict_of', 'pooled_rows', 'diamond', 'opening', 'by_length', 'in_every_length',
            'length_figure', 'gap_figure', 'strength_figure', 'four_ways', 'four_way_means', 'four_way_table', 'inside',
            'inside_figure', 'by_share', 'moves', 'pair_figure', 'facts', 'signals_figure', 'why', 'cell_stories',
-           'beside_the_original', 'by_person', 'person_figure', 'by_class', 'recall_figure', 'confusions', 'of_dataset',
-           'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'standing', 'cells_table', 'shortened',
-           'named', 'trained_table', 'gains', 'mostly', 'no_worse', 'grows_with_length', 'follows_gap',
-           'prediction_score', 'differs', 'grows_with_strength', 'found_at', 'chosen_pair', 'reliability_figure',
-           'cell_grid', 'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells', 'model_contrasts',
-           'contrast_figure', 'model_means', 'model_averages', 'claims_table', 'nll_parts', 'nll_figure', 'opposite',
-           'unfinished', 'untested', 'weaknesses', 'caveats', 'provenance', 'report', 'dataset_page']
+           'beside_the_original', 'by_person', 'person_figure', 'by_class', 'recall_figure', 'confusions', 'by_need',
+           'needy_gain', 'need_figure', 'of_dataset', 'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells',
+           'standing', 'cells_table', 'shortened', 'named', 'trained_table', 'gains', 'mostly', 'no_worse',
+           'grows_with_length', 'follows_gap', 'prediction_score', 'differs', 'grows_with_strength', 'found_at',
+           'chosen_pair', 'reliability_figure', 'cell_grid', 'reliability_grid', 'histogram_grid', 'forest_of',
+           'all_cells', 'model_contrasts', 'contrast_figure', 'model_means', 'model_averages', 'claims_table',
+           'nll_parts', 'nll_figure', 'opposite', 'unfinished', 'untested', 'weaknesses', 'caveats', 'provenance',
+           'report', 'dataset_page']
 
 # %% ../../nbs/07_evidence/12_report.ipynb #22b3cf41
 import tempfile
@@ -761,6 +762,59 @@ def confusions(
             "with smoothing": wrong.value.map("{:.1%}".format).to_numpy(),
         }
     )
+
+# %% ../../nbs/07_evidence/12_report.ipynb #need0002
+def by_need(
+    people: pd.DataFrame,  # one row per training and person: `CELL`, fold, alpha, seed, subject, n, and sums of nll
+    alpha: float,  # strength
+) -> pd.DataFrame:
+    """One row per cell and person: need (NLL without smoothing in the training of the lowest seed) and change (of the
+    NLL by smoothing, mean over the other seeds). Cells of one seed have none."""
+    rows = real(people[people.alpha.isin([0.0, alpha])])
+    nll = (rows.nll / rows.n).groupby([rows[name] for name in (*CELL, "fold", "subject", "seed", "alpha")]).mean()
+    wide = nll.unstack("alpha").reindex(columns=[0.0, alpha]).dropna().reset_index()
+    first = wide.seed == wide.groupby([*CELL, "fold"]).seed.transform("min")
+    person = [*CELL, "subject"]
+    need = wide[first].groupby(person)[0.0].mean()
+    change = wide[~first].assign(change=wide[alpha] - wide[0.0]).groupby(person).change.mean()
+    return pd.DataFrame(dict(need=need, change=change)).dropna().reset_index()
+
+
+def needy_gain(
+    table: pd.DataFrame,  # from `by_need`
+    margin: float = 0.01,  # nats; a smaller difference is none
+):
+    "Whether the third of the people with the greatest need gain more than the third with the smallest, in most cells."
+    more = []
+    for _, cell in table.groupby(CELL):
+        third = len(cell) // 3
+        change = cell.sort_values("need").change.to_numpy()
+        if third:
+            more.append(change[-third:].mean() < change[:third].mean() - margin)
+    return by_share(more)
+
+# %% ../../nbs/07_evidence/12_report.ipynb #need0005
+def need_figure(
+    table: pd.DataFrame,  # from `by_need`
+):
+    """The change of each person's NLL against the need, and the medians of fifths of the people, new and known people
+    apart. Returns the Figure."""
+    figure, ax = plt.subplots(figsize=(6.4, 3.6))
+    for population, tint in zip(POPULATIONS, ("#0072b2", "#cc79a7")):
+        here = of_population(table, population)
+        if here.empty:
+            continue
+        ax.plot(here.need, here.change, "o", color=tint, alpha=0.35, markersize=3.5, markeredgewidth=0)
+        middle = here.groupby(pd.qcut(here.need.rank(method="first"), 5))[["need", "change"]].median()
+        ax.plot(middle.need, middle.change, "o-", color=tint, markersize=6, label=f"{population}, medians of fifths")
+    ax.axhline(0, color="0.5", linewidth=1)
+    ax.set_xscale("log")
+    ax.set_yscale("symlog", linthresh=0.1)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.set(xlabel="NLL without smoothing, one training (nats)", ylabel="change in NLL, the other trainings")
+    ax.legend(fontsize=8)
+    return figure
 
 # %% ../../nbs/07_evidence/12_report.ipynb #ff45b53f
 def of_dataset(

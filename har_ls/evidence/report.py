@@ -62,22 +62,9 @@ from ..recipes import recipe
 from ..runs.ledger import ledger_folder
 from .statistics import CELL, bounds, decided, in_cell, margin_of
 from .ways import WAYS
-from har_ls.evidence.words import (
-    Undecided,
-    activity,
-    among,
-    cell_name,
-    dataset_name,
-    effect_text,
-    interval,
-    label,
-    listing,
-    mean_and_spread,
-    model_name,
-    several,
-    short,
-    signed,
-    smoothing,
+from har_ls.evidence.words import (  # fmt: skip
+    Undecided, activity, among, cell_name, dataset_name, effect_text, interval, label, listing, mean_and_spread,
+    model_name, several, short, signed, smoothing,
 )
 
 # %% ../../nbs/07_evidence/12_report.ipynb #656f5cdc

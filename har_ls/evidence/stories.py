@@ -162,70 +162,75 @@ def told(
     **limits,  # of the condition
 ) -> Paragraph:
     "A paragraph on a condition with its details."
-    return Paragraph(question, words, lambda mine, dataset, alpha: holds(mine, dataset, alpha, *pairs, **limits))
+    return Paragraph(
+        question, words, lambda mine, dataset, alpha: holds(mine, dataset, alpha, *pairs, **limits)
+    )
 
 
 WHO_GAINS = "Who gains by smoothing?"
-FOUND = {
-    "mhealth": (
-        told(
-            confused,
-            ("standing", "sitting"),
-            ("running", "jogging"),
-            question="What are new people mistaken for?",
-            words=(
-                "Standing is taken for sitting, and running for jogging: pairs that differ by the angle of a leg, or "
-                "by a pace that everybody sets for themselves. The sensors of this copy, an accelerometer on the chest "
-                "and a gyroscope on the wrist, see no leg, and have no scale for somebody else's pace."
-            ),
-        ),
-        told(
-            rarer,
-            ("standing", "sitting"),
-            question="Does smoothing change which activities are confused?",
-            words="With smoothing, standing is taken for sitting less often, by both models.",
-        ),
-        told(
-            needy,
-            question=WHO_GAINS,
-            words=(
-                "Those gain most whom the network knows worst. Those whom it knows best gain less, or pay: it was right to "
-                "be sure of them."
-            ),
+FOUND = {}  # dataset -> its paragraphs
+
+# %% ../../nbs/07_evidence/20_stories.ipynb #story020
+FOUND["mhealth"] = (
+    told(
+        confused,
+        ("standing", "sitting"),
+        ("running", "jogging"),
+        question="What are new people mistaken for?",
+        words=(
+            "Standing is taken for sitting, and running for jogging: pairs that differ by the angle of a leg, or "
+            "by a pace that everybody sets for themselves. The sensors of this copy, an accelerometer on the chest "
+            "and a gyroscope on the wrist, see no leg, and have no scale for somebody else's pace."
         ),
     ),
-    "wisdm": (
-        told(
-            confused,
-            ("upstairs", "downstairs"),
-            ("downstairs", "upstairs"),
-            question="What are new people mistaken for?",
-            words=(
-                "Going upstairs is taken for going downstairs, and the other way round. A phone in a pocket feels the "
-                "steps; whether they lead up or down is in the shape of each step, and that is a matter of the person."
-            ),
-        ),
-        told(
-            few_carry,
-            question="Who carries the mistakes?",
-            words=(
-                "A fifth of the people make more than half of the mistakes. Most are recognised nearly always; a few "
-                "move, or carried their phone, like nobody in the training part. Which fold they fall into decides how "
-                "well a model seems to do, so a single division of these people says little."
-            ),
-        ),
-        told(
-            needy,
-            question=WHO_GAINS,
-            words=(
-                "The same few. The penalty for what the network said about their windows is high, and smoothing lowers it; "
-                "those whom the network knows best gain less, or pay."
-            ),
+    told(
+        rarer,
+        ("standing", "sitting"),
+        question="Does smoothing change which activities are confused?",
+        words="With smoothing, standing is taken for sitting less often, by both models.",
+    ),
+    told(
+        needy,
+        question=WHO_GAINS,
+        words=(
+            "Those gain most whom the network knows worst. Those whom it knows best gain less, or pay: it was right to "
+            "be sure of them."
         ),
     ),
-}
+)
 
+# %% ../../nbs/07_evidence/20_stories.ipynb #story021
+FOUND["wisdm"] = (
+    told(
+        confused,
+        ("upstairs", "downstairs"),
+        ("downstairs", "upstairs"),
+        question="What are new people mistaken for?",
+        words=(
+            "Going upstairs is taken for going downstairs, and the other way round. A phone in a pocket feels the "
+            "steps; whether they lead up or down is in the shape of each step, and that is a matter of the person."
+        ),
+    ),
+    told(
+        few_carry,
+        question="Who carries the mistakes?",
+        words=(
+            "A fifth of the people make more than half of the mistakes, perhaps because they move, or carried their "
+            "phone, like nobody in the training part. Which fold they fall into decides how well a model seems to "
+            "do, so a single division of these people says little."
+        ),
+    ),
+    told(
+        needy,
+        question=WHO_GAINS,
+        words=(
+            "The same few. The penalty for what the network said about their windows is high, and smoothing lowers it; "
+            "those whom the network knows best gain less, or pay."
+        ),
+    ),
+)
 
+# %% ../../nbs/07_evidence/20_stories.ipynb #story030
 def tell(
     mine,  # results of one dataset, from `har_ls.evidence.report.of_dataset`; None if there are none
     dataset: str,  # its name

@@ -20,7 +20,7 @@ from har_ls.evidence.results import published_tables
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = ROOT / "nbs" / "study"
 DATA_PAGES = STUDY / "datasets"
-PAGES = "answer models sets explorer gallery costs advise paper speed".split()
+PAGES = "answer models sets explorer gallery costs advise advise_outputs paper speed".split()
 
 
 def execute(path: Path):
@@ -50,6 +50,15 @@ def written(path: Path) -> str:
     return f"{page}: {time.time() - begun:.0f} s"
 
 
+def outputs_of_one_training(logits: Path, path: Path):
+    "Published logits of one training as the file that `har-ls advise --predictions` reads."
+    rows = pd.read_parquet(logits, filters=[("fold", "==", 0), ("seed", "==", 0), ("alpha", "==", 0.0)])
+    rows = rows[rows.run == rows.run.iloc[0]]
+    names = [f"logit_{k}" for k in range(len(rows.logits.iloc[0]))]
+    rows[names] = rows.logits.tolist()
+    rows[["part", "subject", "y", *names]].to_csv(path, index=False)
+
+
 def main() -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the pages themselves are written side by side
@@ -60,7 +69,9 @@ def main() -> int:
         if old.stem not in held:
             old.unlink()
     pages = [*(DATA_PAGES / f"{name}.ipynb" for name in sorted(held)), *(STUDY / f"{name}.ipynb" for name in PAGES)]
+    example = STUDY / "outputs.csv"  # what the page of advice from predictions reads
     try:
+        outputs_of_one_training(tables / "logits" / "wisdm.parquet", example)
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             for line in pool.map(written, pages):
                 print(line, flush=True)
@@ -68,6 +79,8 @@ def main() -> int:
     except HarLsError as error:
         print(error, file=sys.stderr)
         return 1
+    finally:
+        example.unlink(missing_ok=True)
     return 0
 
 

@@ -9,12 +9,11 @@ __all__ = ['PROTOCOLS', 'POPULATIONS', 'INSIDE', 'MORE', 'NLL_PARTS', 'of_popula
            'by_share', 'moves', 'pair_figure', 'facts', 'signals_figure', 'why', 'cell_stories', 'beside_the_original',
            'by_person', 'person_figure', 'by_class', 'recall_figure', 'confusions', 'by_need', 'needy_gain',
            'need_figure', 'of_dataset', 'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'standing',
-           'cells_table', 'shortened', 'named', 'trained_table', 'gains', 'mostly', 'no_worse', 'grows_with_length',
-           'follows_gap', 'prediction_score', 'differs', 'grows_with_strength', 'found_at', 'chosen_pair',
-           'reliability_figure', 'cell_grid', 'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells',
-           'model_contrasts', 'contrast_figure', 'model_means', 'model_averages', 'claims_table', 'nll_parts',
-           'nll_figure', 'opposite', 'unfinished', 'untested', 'weaknesses', 'caveats', 'provenance', 'report',
-           'dataset_page']
+           'cells_table', 'shortened', 'named', 'trained_table', 'gains', 'which', 'grows_with_length', 'follows_gap',
+           'prediction_score', 'differs', 'more_against_less', 'found_at', 'chosen_pair', 'reliability_figure',
+           'cell_grid', 'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells', 'model_contrasts',
+           'contrast_figure', 'model_means', 'model_averages', 'claims_table', 'nll_parts', 'nll_figure', 'opposite',
+           'unfinished', 'untested', 'weaknesses', 'caveats', 'provenance', 'report', 'dataset_page']
 
 # %% ../../nbs/07_evidence/12_report.ipynb #22b3cf41
 import tempfile
@@ -953,35 +952,21 @@ def gains(
     return wide[second] - wide[first], margin_of(measure, 1.0)
 
 
-def mostly(
+def which(
     table: pd.DataFrame,  # from `four_ways`
     first: str,  # a way
     second: str,  # another
     measure: str,  # lower is better
-):
-    """Whether the first way is better by more than the margin in most cells: False if the second is, `Undecided`
-    between, None without cells."""
+) -> str | None:
+    """The way that is better by more than the margin in most cells, or `either` if in most they differ by less;
+    `Undecided` between or with too few cells, None without any."""
     if table.empty:
         return None
     gain, margin = gains(table, first, second, measure)
-    better, worse = by_share(gain > margin), by_share(gain < -margin)
-    if better is True or worse is True:
-        return better is True
-    against = int((gain < -margin).sum()) or "none"
-    return Undecided(f"yes {among(int((gain > margin).sum()), len(gain))}, the other way round in {against}")
-
-
-def no_worse(
-    table: pd.DataFrame,  # from `four_ways`
-    first: str,  # a way
-    second: str,  # another
-    measure: str,  # lower is better
-):
-    "Whether the first way is not worse by more than the margin, in most cells."
-    if table.empty:
-        return None
-    gain, margin = gains(table, first, second, measure)
-    return by_share(gain >= -margin)
+    ways = {first: gain > margin, second: gain < -margin, "either": gain.abs() <= margin}
+    counts = listing(f"{way} in {int(holds.sum())}" for way, holds in ways.items())
+    so_far = Undecided(f"{counts} of {several(len(gain), 'cell')}")
+    return next((way for way, holds in ways.items() if by_share(holds) is True), so_far)
 
 # %% ../../nbs/07_evidence/12_report.ipynb #790b0363
 def grows_with_length(
@@ -1046,27 +1031,22 @@ def differs(
     return _side(row["like_low"], row["like_high"]) if row["datasets"] else None
 
 
-def grows_with_strength(
+def more_against_less(
     evidence,  # `har_ls.evidence.judging.Evidence`
-    measure: str,  # lower is better
+    measure: str,  # name
     population: str,  # in `POPULATIONS`
     small: float,  # a strength
     large: float,  # another
-):
-    """Whether the smaller strength lowers the measure and the larger one lowers it further: the pooled effect of the
-    larger against the smaller decides. None where no dataset has both."""
+) -> str | None:
+    """The verdict on the larger strength when the smaller one is what it is compared with, pooled over datasets. None
+    where no dataset has both."""
     people = real(evidence.results.people)
-    further = pieces(people, (measure,), baseline=small) if len(people) else people.assign(alpha=0.0)
-    further, few = further[further.alpha == large], evidence.of_measure(measure, small)
-    weights = population_weights(further, population)
-    if not weights or not (few_weights := population_weights(few, population)):
+    change = pieces(people, (measure,), baseline=small) if len(people) else people.assign(alpha=0.0)
+    change = change[change.alpha == large]
+    if not (weights := population_weights(change, population)):
         return None
-    row, first = (
-        pooling.pool(by_dataset(further, weights), measure),
-        pooling.pool(by_dataset(few, few_weights), measure),
-    )
-    side = _side(row["low"], row["high"])
-    return False if first["low"] > 0 else Undecided() if side is True and first["estimate"] >= 0 else side
+    row = pd.Series(pooling.pool(by_dataset(change, weights), measure) | dict(measure=measure))
+    return Undecided(f"{short(measure)} {_mean_text(row)}") if row.verdict == "undecided" else row.verdict
 
 # %% ../../nbs/07_evidence/12_report.ipynb #f1b5ff1b
 def found_at(

@@ -264,7 +264,9 @@ FOUND["uci_har"] = (
         ("standing", "sitting"),
         ("sitting", "standing"),
         question="Does smoothing change which activities are confused?",
-        words="A little smoothing changes next to nothing about that: what the sensor does not see, no target can teach.",
+        words=(
+            "A little smoothing changes next to nothing about that: what the sensor does not see, no target can teach."
+        ),
     ),
     told(
         needy,

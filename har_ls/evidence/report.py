@@ -134,11 +134,15 @@ def verdict_of(
 
 
 def _mean_text(one):
-    "A pooled change as `−0.012 (−0.020 to +0.004), mean of 3 datasets`."
-    places = digits(one.measure)
+    """A pooled change as `−0.012 (−0.020 to +0.004) in datasets like these 3, −0.010 (−0.014 to −0.006) in these
+    alone`."""
+    places, these = digits(one.measure), several(int(one.datasets), "dataset")
+    if one.reason:
+        return f"{signed(one.estimate, places)} ({one.reason}), mean of {these}"
     return (
-        f"{signed(one.estimate, places)} ({one.reason or interval(one.low, one.high, places)}), "
-        f"mean of {several(int(one.datasets), 'dataset')}"
+        f"{signed(one.estimate, places)} ({interval(one.low, one.high, places)}) in datasets like these "
+        f"{int(one.datasets)}, {signed(one.equal, places)} ({interval(one.equal_low, one.equal_high, places)}) in these "
+        "alone"
     )
 
 # %% ../../nbs/07_evidence/12_report.ipynb #6733cd79

@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'POPULATIONS', 'INSIDE', 'MORE', 'NLL_PARTS', 'of_population', 'real', 'pooled_effects', 'dataset_dots',
-           'verdict_of', 'pooled_rows', 'diamond', 'opening', 'by_length', 'in_every_length', 'length_figure',
-           'gap_figure', 'strength_figure', 'four_ways', 'four_way_means', 'four_way_table', 'inside', 'inside_figure',
-           'by_share', 'moves', 'pair_figure', 'facts', 'signals_figure', 'why', 'cell_stories', 'beside_the_original',
-           'by_person', 'person_figure', 'by_class', 'recall_figure', 'confusions', 'by_need', 'needy_gain',
-           'need_figure', 'of_dataset', 'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'standing',
-           'cells_table', 'shortened', 'named', 'trained_table', 'gains', 'which', 'grows_with_length', 'follows_gap',
-           'prediction_score', 'differs', 'more_against_less', 'found_at', 'chosen_pair', 'reliability_figure',
-           'cell_grid', 'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells', 'model_contrasts',
-           'contrast_figure', 'model_means', 'model_averages', 'claims_table', 'nll_parts', 'nll_figure', 'opposite',
-           'unfinished', 'untested', 'weaknesses', 'caveats', 'provenance', 'report', 'dataset_page']
+           'verdict_of', 'in_numbers', 'pooled_rows', 'diamond', 'opening', 'by_length', 'in_every_length',
+           'length_figure', 'gap_figure', 'strength_figure', 'four_ways', 'four_way_means', 'four_way_table', 'inside',
+           'inside_figure', 'by_share', 'moves', 'pair_figure', 'facts', 'signals_figure', 'why', 'cell_stories',
+           'beside_the_original', 'by_person', 'person_figure', 'by_class', 'recall_figure', 'confusions', 'by_need',
+           'needy_gain', 'need_figure', 'of_dataset', 'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells',
+           'standing', 'cells_table', 'shortened', 'named', 'trained_table', 'gains', 'which', 'grows_with_length',
+           'follows_gap', 'prediction_score', 'differs', 'more_against_less', 'found_at', 'chosen_pair',
+           'reliability_figure', 'cell_grid', 'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells',
+           'model_contrasts', 'contrast_figure', 'model_means', 'model_averages', 'claims_table', 'nll_parts',
+           'nll_figure', 'opposite', 'unfinished', 'untested', 'weaknesses', 'caveats', 'provenance', 'report',
+           'dataset_page']
 
 # %% ../../nbs/07_evidence/12_report.ipynb #22b3cf41
 import tempfile
@@ -55,11 +56,11 @@ from har_ls.evidence.results import (
     training_accuracy,
     undertrained_cells,
 )
-from .effects import pieces
+from .effects import direction_of, pieces
 from .mechanism import score
 from ..recipes import recipe
 from ..runs.ledger import ledger_folder
-from .statistics import CELL, bounds, decided, in_cell, margin_of
+from .statistics import CELL, bounds, decided, in_cell, margin_of, verdict
 from .ways import WAYS
 from har_ls.evidence.words import (  # fmt: skip
     Undecided, activity, among, cell_name, dataset_name, effect_text, interval, label, listing, mean_and_spread,
@@ -120,8 +121,11 @@ def verdict_of(
     endpoint: str,  # name
     population: str,  # in `POPULATIONS`
     alpha: float,  # strength
+    here: bool = False,  # whether to say what holds for the datasets at hand where datasets like them are undecided
 ) -> str | None:
-    "The pooled verdict, `Undecided` with the mean and its interval; None where it was not measured."
+    """The pooled verdict, `Undecided` with the mean and its interval; None where it was not measured. With `here` also
+    helps_here and hurts_here (raises_here, lowers_here): the plain mean over the datasets at hand is on that
+    side."""
     row = (
         pooled[(pooled.measure == endpoint) & (pooled.population == population) & (pooled.alpha == alpha)]
         if len(pooled)
@@ -130,20 +134,43 @@ def verdict_of(
     if not len(row):
         return None
     one = row.iloc[0]
-    return Undecided(f"{short(endpoint)} {_mean_text(one)}") if one.verdict == "undecided" else one.verdict
+    if one.verdict != "undecided":
+        return one.verdict
+    if here and (one.equal_low > 0 or one.equal_high < 0):
+        return f"{verdict(one.equal, 0.0, 1.0, 0.0, direction_of(endpoint))}_here"
+    return Undecided(f"{short(endpoint)} {_mean_text(one)}")
+
+# %% ../../nbs/07_evidence/12_report.ipynb #innumb01
+def in_numbers(
+    pooled: pd.DataFrame,  # from `pooled_effects`
+    population: str,  # in `POPULATIONS`
+    alpha: float,  # strength
+) -> str:
+    "The pooled changes of the endpoints in a sentence; empty where nothing was measured."
+    rows = pooled[(pooled.population == population) & (pooled.alpha == alpha)] if len(pooled) else pooled
+    if rows.empty:
+        return ""
+    few = rows.reason.astype(bool).any()
+    told = "; ".join(f"{short(row.measure)} {_mean_text(row) if few else _two_means(row)}" for row in rows.itertuples())
+    which = "" if few else f", first in datasets like these {int(rows.datasets.iloc[0])}, then in these alone"
+    return f"In numbers, for {population} and α = {alpha:g}{which}: {told}."
 
 
 def _mean_text(one):
     """A pooled change as `−0.012 (−0.020 to +0.004) in datasets like these 3, −0.010 (−0.014 to −0.006) in these
     alone`."""
-    places, these = digits(one.measure), several(int(one.datasets), "dataset")
     if one.reason:
-        return f"{signed(one.estimate, places)} ({one.reason}), mean of {these}"
-    return (
-        f"{signed(one.estimate, places)} ({interval(one.low, one.high, places)}) in datasets like these "
-        f"{int(one.datasets)}, {signed(one.equal, places)} ({interval(one.equal_low, one.equal_high, places)}) in these "
-        "alone"
-    )
+        these = several(int(one.datasets), "dataset")
+        return f"{signed(one.estimate, digits(one.measure))} ({one.reason}), mean of {these}"
+    like, alone = _two_means(one).split(", ")
+    return f"{like} in datasets like these {int(one.datasets)}, {alone} in these alone"
+
+
+def _two_means(one):
+    "The random-effects mean and the plain one, each with its interval."
+    places = digits(one.measure)
+    ends = (one.estimate, one.low, one.high), (one.equal, one.equal_low, one.equal_high)
+    return ", ".join(f"{signed(x, places)} ({interval(low, high, places)})" for x, low, high in ends)
 
 # %% ../../nbs/07_evidence/12_report.ipynb #6733cd79
 def pooled_rows(
@@ -760,7 +787,6 @@ def need_figure(
     ax.axhline(0, color="0.5", linewidth=1)
     ax.set_xscale("log")
     ax.set_yscale("symlog", linthresh=0.1)
-    ax.xaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_major_formatter("{x:g}")
     ax.set(xlabel="NLL without smoothing, one training (nats)", ylabel="change in NLL, the other trainings")
     ax.legend(fontsize=8)

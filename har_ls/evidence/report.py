@@ -511,7 +511,7 @@ def pair_figure(
 ):
     "t-SNE of the same windows without and with smoothing, side by side. Returns the Figure."
     alphas = sorted(points.alpha.unique())
-    figure, axes = plt.subplots(1, len(alphas), figsize=(4.1 * len(alphas) + 1.8, 4), squeeze=False)
+    figure, axes = plt.subplots(1, len(alphas), figsize=(3.1 * len(alphas) + 1.5, 3.1), squeeze=False)
     for ax, alpha in zip(axes[0], alphas):
         plane(points[points.alpha == alpha], ax, smoothing(alpha), dataset)
     class_legend(figure, axes[0, 0])
@@ -544,15 +544,19 @@ def signals_figure(
         return None
     windows = load(dataset)
     chosen = np.linspace(0, len(windows.activities) - 1, min(most, len(windows.activities))).astype(int)
-    figure, axes = plt.subplots(1, len(chosen), figsize=(2.1 * len(chosen) + 0.8, 1.9), sharey=True, squeeze=False)
-    for ax, k in zip(axes[0], chosen):
+    across = min(3, len(chosen))
+    rows = -(-len(chosen) // across)
+    figure, axes = plt.subplots(rows, across, figsize=(7.2, 0.6 + 1.5 * rows), sharex=True, sharey=True, squeeze=False)
+    for ax, k in zip(axes.flat, chosen):
         mine = np.flatnonzero(windows.y == k)
         x = windows.x[mine[len(mine) // 4], :3]
         for signal, name in zip(x, windows.channels):
             ax.plot(np.arange(x.shape[1]) / windows.rate, signal, linewidth=0.9, label=name.replace("_", " "))
-        ax.set(title=windows.activities[k].replace("_", " ").lower(), xlabel="seconds")
-        ax.title.set_fontsize(8)
-    axes[0, 0].set_ylabel(windows.units[0])
+        ax.set_title(windows.activities[k].replace("_", " ").lower(), fontsize=9)
+    for ax in axes[-1]:
+        ax.set_xlabel("seconds")
+    for ax in axes[:, 0]:
+        ax.set_ylabel(windows.units[0])
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
 

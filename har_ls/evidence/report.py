@@ -213,14 +213,23 @@ def opening(
     """The picture of the answer: one panel per endpoint, one diamond per population and strength, around the margin.
     Returns the Figure."""
     endpoints = [name for name in ENDPOINTS if name in set(pooled.measure)]
-    height = 1.1 + 0.42 * max(len(pooled_rows(pooled, name)) for name in endpoints)
-    figure, axes = plt.subplots(1, len(endpoints), figsize=(2.9 * len(endpoints) + 1.2, height), squeeze=False)
-    for ax, name in zip(axes[0], endpoints):
+    height = 1.0 + 0.36 * max(len(pooled_rows(pooled, name)) for name in endpoints)
+    figure, axes = _in_pairs(len(endpoints), 1.2, height)
+    for number, (ax, name) in enumerate(zip(axes, endpoints)):
         rows = pooled_rows(pooled, name).iloc[::-1]
         _opening_panel(ax, rows, name, None if dots is None else dots[dots.measure == name])
-        if ax is not axes[0, 0]:
+        if number % 2:
             ax.set_yticklabels([])
     return figure
+
+
+def _in_pairs(panels, left, height):
+    "A figure as wide as a page with two panels in a row: it and its Axes. `left` is room for words, in inches."
+    rows = -(-panels // 2)
+    figure, axes = plt.subplots(rows, 2, figsize=(6.4 + left, height * rows), squeeze=False)
+    for ax in axes.flat[panels:]:
+        ax.set_visible(False)
+    return figure, axes.flat[:panels]
 
 
 def _opening_panel(ax, rows, endpoint, dots):
@@ -291,7 +300,7 @@ def length_figure(
 ):
     """Training accuracy and the changes in accuracy, NLL and ECE against training length, one line per cell. Returns
     the Figure."""
-    figure, axes = plt.subplots(1, 4, figsize=(12, 2.9))
+    figure, axes = _in_pairs(4, 0.8, 2.6)
     names = {
         "train_accuracy": "training accuracy, no smoothing",
         "accuracy": "change in test accuracy",
@@ -357,9 +366,9 @@ def strength_figure(
     """The pooled effect on each endpoint against alpha, one line per population, with 95 % intervals. Returns the
     Figure."""
     endpoints = [name for name in ENDPOINTS if name in set(pooled.measure)]
-    figure, axes = plt.subplots(1, len(endpoints), figsize=(2.9 * len(endpoints), 2.9), squeeze=False)
+    figure, axes = _in_pairs(len(endpoints), 0.8, 2.5)
     alphas = np.sort(pooled.alpha.unique())
-    for ax, name in zip(axes[0], endpoints):
+    for ax, name in zip(axes, endpoints):
         for population, tint, shift in zip(POPULATIONS, ("#0072b2", "#cc79a7"), (-0.06, 0.06)):
             rows = pooled_rows(pooled, name).query("population == @population")
             x = np.searchsorted(alphas, rows.alpha) + shift
@@ -375,7 +384,7 @@ def strength_figure(
             ylabel=f"change in {label(name)}",
         )
         ax.margins(x=0.2)
-    axes[0, 0].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 # %% ../../nbs/07_evidence/12_report.ipynb #623b81a1

@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['PROTOCOLS', 'POPULATIONS', 'INSIDE', 'MORE', 'NLL_PARTS', 'of_population', 'real', 'pooled_effects', 'dataset_dots',
            'verdict_of', 'in_numbers', 'pooled_rows', 'diamond', 'opening', 'by_length', 'in_every_length',
-           'length_figure', 'gap_figure', 'strength_figure', 'four_ways', 'four_way_means', 'four_way_table', 'inside',
-           'inside_figure', 'by_share', 'moves', 'pair_figure', 'facts', 'signals_figure', 'why', 'cell_stories',
-           'beside_the_original', 'by_person', 'person_figure', 'by_class', 'recall_figure', 'confusions', 'by_need',
-           'needy_gain', 'need_figure', 'of_dataset', 'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells',
-           'standing', 'cells_table', 'shortened', 'named', 'trained_table', 'gains', 'which', 'grows_with_length',
-           'follows_gap', 'prediction_score', 'differs', 'more_against_less', 'found_at', 'chosen_pair',
-           'reliability_figure', 'cell_grid', 'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells',
-           'model_contrasts', 'contrast_figure', 'model_means', 'model_averages', 'claims_table', 'nll_parts',
-           'nll_figure', 'opposite', 'unfinished', 'untested', 'weaknesses', 'caveats', 'provenance', 'report',
-           'dataset_page']
+           'length_figure', 'gap_figure', 'strength_figure', 'four_ways', 'four_way_means', 'four_way_table',
+           'smoothing_against_temperature', 'way_against', 'inside', 'inside_figure', 'by_share', 'moves',
+           'pair_figure', 'facts', 'signals_figure', 'why', 'cell_stories', 'beside_the_original', 'by_person',
+           'person_figure', 'by_class', 'recall_figure', 'confusions', 'by_need', 'needy_gain', 'need_figure',
+           'of_dataset', 'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'standing', 'cells_table',
+           'shortened', 'named', 'trained_table', 'grows_with_length', 'follows_gap', 'prediction_score', 'differs',
+           'more_against_less', 'found_at', 'chosen_pair', 'reliability_figure', 'cell_grid', 'reliability_grid',
+           'histogram_grid', 'forest_of', 'all_cells', 'model_contrasts', 'contrast_figure', 'model_means',
+           'model_averages', 'claims_table', 'nll_parts', 'nll_figure', 'opposite', 'unfinished', 'untested',
+           'weaknesses', 'caveats', 'provenance', 'report', 'dataset_page']
 
 # %% ../../nbs/07_evidence/12_report.ipynb #22b3cf41
 import tempfile
@@ -56,12 +56,12 @@ from har_ls.evidence.results import (
     training_accuracy,
     undertrained_cells,
 )
-from .effects import direction_of, pieces
+from .effects import cell_effects, direction_of, pieces
 from .mechanism import score
 from ..recipes import recipe
 from ..runs.ledger import ledger_folder
 from .statistics import CELL, bounds, decided, in_cell, margin_of, verdict
-from .ways import WAYS
+from .ways import WAYS, in_ways
 from har_ls.evidence.words import (  # fmt: skip
     Undecided, activity, among, cell_name, dataset_name, effect_text, interval, label, listing, mean_and_spread,
     model_name, several, short, signed, smoothing,
@@ -443,6 +443,56 @@ def four_way_table(
         {"way": [names[way] for way in means.index]}
         | {short(m): means[m].map("{:.3f}".format).to_numpy() for m in ("accuracy", "nll", "ece")}
     )
+
+# %% ../../nbs/07_evidence/12_report.ipynb #satemp01
+def _way_changes(people, alpha, way, against, measures, population):
+    "The pieces of what a way changes when another is what it is compared with."
+    here = of_population(people, population) if len(people) else people
+    if here.empty or "nll_temperature" not in here or not {0.0, alpha} <= set(here.alpha):
+        return None
+    number = {name: float(k) for k, name in enumerate(WAYS)}
+    change = pieces(in_ways(here, alpha), measures, baseline=number[against])
+    return change[change.alpha == number[way]]
+
+
+def smoothing_against_temperature(
+    people: pd.DataFrame,  # as for `har_ls.evidence.ways.in_ways`
+    alpha: float,  # strength
+    population: str = "new people",  # in `POPULATIONS`
+    measures: tuple = ("nll", "ece"),  # lower is better
+) -> pd.DataFrame:
+    """What smoothing changes when temperature scaling is what it is compared with: one row per cell, and one for
+    datasets like these. Texts; no rows where nothing can be compared."""
+    rows, change = [], _way_changes(people, alpha, "smoothing", "temperature", measures, population)
+    found = pd.DataFrame(columns=CELL) if change is None else cell_effects(change)
+    for cell in found[CELL].drop_duplicates().itertuples(index=False, name=None):
+        words = {short(row.measure): effect_text(row) for row in in_cell(found, cell).itertuples()}
+        rows.append({"cell": cell_name(cell)} | words)
+    if rows and (weights := population_weights(change, population)):
+        pooled = {name: pooling.pool(by_dataset(change[change.measure == name], weights), name) for name in measures}
+        mean = {short(name): effect_text(pd.Series(row)) for name, row in pooled.items()}
+        rows.append({"cell": f"datasets like these {pooled[measures[0]]['datasets']}"} | mean)
+    return pd.DataFrame(rows, columns=["cell", *map(short, measures)])
+
+
+def _pooled_verdict(change, measure, population):
+    "The verdict on pieces, pooled over datasets; `Undecided` with the mean, None without any."
+    if change is None or not (weights := population_weights(change, population)):
+        return None
+    row = pd.Series(pooling.pool(by_dataset(change, weights), measure) | dict(measure=measure))
+    return Undecided(f"{short(measure)} {_mean_text(row)}") if row.verdict == "undecided" else row.verdict
+
+
+def way_against(
+    people: pd.DataFrame,  # as for `har_ls.evidence.ways.in_ways`
+    alpha: float,  # strength
+    way: str,  # in `har_ls.evidence.ways.WAYS`
+    against: str,  # another, which the way is compared with
+    measure: str,  # in `har_ls.evidence.ways.COMPARED`
+    population: str = "new people",  # in `POPULATIONS`
+) -> str | None:
+    "The verdict on a way, pooled over datasets; `Undecided` with the mean, None where nothing can be compared."
+    return _pooled_verdict(_way_changes(people, alpha, way, against, (measure,), population), measure, population)
 
 # %% ../../nbs/07_evidence/12_report.ipynb #76f822e6
 INSIDE = ("max_conf", "margin", "entropy", "intra", "inter", "separability")
@@ -983,34 +1033,6 @@ def trained_table(
         }
     )
 
-# %% ../../nbs/07_evidence/12_report.ipynb #47ab3566
-def gains(
-    table: pd.DataFrame,  # from `four_ways`
-    first: str,  # a way
-    second: str,  # another
-    measure: str,  # lower is better
-) -> tuple:
-    "By how much the first way is better in each cell, and the margin."
-    wide = table.pivot_table(index=CELL, columns="way", values=measure)
-    return wide[second] - wide[first], margin_of(measure, 1.0)
-
-
-def which(
-    table: pd.DataFrame,  # from `four_ways`
-    first: str,  # a way
-    second: str,  # another
-    measure: str,  # lower is better
-) -> str | None:
-    """The way that is better by more than the margin in most cells, or `either` if in most they differ by less;
-    `Undecided` between or with too few cells, None without any."""
-    if table.empty:
-        return None
-    gain, margin = gains(table, first, second, measure)
-    ways = {first: gain > margin, second: gain < -margin, "either": gain.abs() <= margin}
-    counts = listing(f"{way} in {int(holds.sum())}" for way, holds in ways.items())
-    so_far = Undecided(f"{counts} of {several(len(gain), 'cell')}")
-    return next((way for way, holds in ways.items() if by_share(holds) is True), so_far)
-
 # %% ../../nbs/07_evidence/12_report.ipynb #790b0363
 def grows_with_length(
     table: pd.DataFrame,  # from `by_length`
@@ -1085,11 +1107,7 @@ def more_against_less(
     where no dataset has both."""
     people = real(evidence.results.people)
     change = pieces(people, (measure,), baseline=small) if len(people) else people.assign(alpha=0.0)
-    change = change[change.alpha == large]
-    if not (weights := population_weights(change, population)):
-        return None
-    row = pd.Series(pooling.pool(by_dataset(change, weights), measure) | dict(measure=measure))
-    return Undecided(f"{short(measure)} {_mean_text(row)}") if row.verdict == "undecided" else row.verdict
+    return _pooled_verdict(change[change.alpha == large], measure, population)
 
 # %% ../../nbs/07_evidence/12_report.ipynb #f1b5ff1b
 def found_at(

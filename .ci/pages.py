@@ -53,7 +53,7 @@ def written(path: Path) -> str:
 def outputs_of_one_training(logits: Path, path: Path):
     "Published logits of one training as the file that `har-ls advise --predictions` reads."
     rows = pd.read_parquet(logits, filters=[("fold", "==", 0), ("seed", "==", 0), ("alpha", "==", 0.0)])
-    rows = rows[rows.run == rows.run.iloc[0]]
+    rows = rows[rows.run.str.contains("-resnet1d-") & rows.run.str.contains("-subject-")]
     names = [f"logit_{k}" for k in range(len(rows.logits.iloc[0]))]
     rows[names] = rows.logits.tolist()
     rows[["part", "subject", "y", *names]].to_csv(path, index=False)
@@ -71,6 +71,8 @@ def main() -> int:
     pages = [*(DATA_PAGES / f"{name}.ipynb" for name in sorted(held)), *(STUDY / f"{name}.ipynb" for name in PAGES)]
     example = STUDY / "outputs.csv"  # what the page of advice from predictions reads
     try:
+        if not tables or not (tables / "logits" / "wisdm.parquet").is_file():
+            raise HarLsError(f"{STUDY / 'results' / 'ledger'}: no published logits of WISDM; a page is made from them")
         outputs_of_one_training(tables / "logits" / "wisdm.parquet", example)
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             for line in pool.map(written, pages):

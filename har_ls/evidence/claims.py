@@ -237,16 +237,20 @@ def nll_causes(
 ) -> pd.DataFrame:
     """One row per cell: error (share of wrong windows, without smoothing), wrong and right (change of the NLL of
     wrong and of right windows), by_wrong, by_right, by_errors (what each contributes to the change of the
-    mean), and estimate (the change; the three add up to it). Means over folds of means over seeds."""
+    mean), and estimate (the change; the three add up to it). Means over folds of means over seeds. Of trainings without
+    a wrong window, wrong is not a number and left out."""
     key = [*CELL, "fold", "seed"]
     table = metrics[(metrics["part"] == part) & metrics["alpha"].isin([0.0, alpha])]
-    table = table.set_index([*key, "alpha"])[["accuracy", "nll", "nll_correct", "nll_wrong"]].unstack("alpha").dropna()
+    table = table.set_index([*key, "alpha"])[["accuracy", "nll", "nll_correct", "nll_wrong"]].unstack("alpha")
+    table = table.dropna(subset=[("nll", 0.0), ("nll", alpha)])
     before, after = (table.xs(a, axis=1, level="alpha") for a in (0.0, alpha))
+    known = before["nll_wrong"].notna() & after["nll_wrong"].notna()
+    before, after = before.fillna(after).fillna(0.0), after.fillna(before).fillna(0.0)  # no wrong window: no weight
     middle, change = (before + after) / 2, after - before
     rows = pd.DataFrame(
         dict(
             error=1 - before["accuracy"],
-            wrong=change["nll_wrong"],
+            wrong=change["nll_wrong"].where(known),
             right=change["nll_correct"],
             by_wrong=(1 - middle["accuracy"]) * change["nll_wrong"],
             by_right=middle["accuracy"] * change["nll_correct"],

@@ -8,7 +8,7 @@ __all__ = ['PROTOCOLS', 'POPULATIONS', 'INSIDE', 'MORE', 'NLL_PARTS', 'of_popula
            'length_figure', 'gap_figure', 'strength_figure', 'four_ways', 'four_way_means', 'four_way_table',
            'smoothing_against_temperature', 'way_against', 'inside', 'inside_figure', 'by_share', 'moves',
            'pair_figure', 'facts', 'signals_figure', 'why', 'cell_stories', 'beside_the_original', 'by_person',
-           'person_figure', 'by_class', 'recall_figure', 'confusions', 'by_need', 'needy_gain', 'need_figure',
+           'person_figure', 'by_class', 'recall_figure', 'confusions', 'by_need', 'thirds', 'needy_gain', 'need_figure',
            'of_dataset', 'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'standing', 'cells_table',
            'shortened', 'named', 'trained_table', 'grows_with_length', 'follows_gap', 'prediction_score', 'differs',
            'more_against_less', 'found_at', 'chosen_pair', 'reliability_figure', 'cell_grid', 'reliability_grid',
@@ -17,6 +17,8 @@ __all__ = ['PROTOCOLS', 'POPULATIONS', 'INSIDE', 'MORE', 'NLL_PARTS', 'of_popula
            'weaknesses', 'caveats', 'provenance', 'report', 'dataset_page']
 
 # %% ../../nbs/07_evidence/12_report.ipynb #22b3cf41
+import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -63,7 +65,7 @@ from ..runs.ledger import ledger_folder
 from .statistics import CELL, bounds, decided, in_cell, margin_of, verdict
 from .ways import WAYS, in_ways
 from har_ls.evidence.words import (  # fmt: skip
-    Undecided, activity, among, cell_name, dataset_name, effect_text, interval, label, listing, mean_and_spread,
+    Undecided, activity, cell_name, dataset_name, effect_text, interval, label, listing, mean_and_spread,
     model_name, several, short, signed, smoothing,
 )
 
@@ -124,8 +126,8 @@ def verdict_of(
     here: bool = False,  # whether to say what holds for the datasets at hand where datasets like them are undecided
 ) -> str | None:
     """The pooled verdict, `Undecided` with the mean and its interval; None where it was not measured. With `here` also
-    helps_here and hurts_here (raises_here, lowers_here): the plain mean over the datasets at hand is on that
-    side."""
+    helps_here, hurts_here (raises_here, lowers_here) and equivalent_here: where the 95 % interval of the plain mean
+    over the datasets at hand lies."""
     row = (
         pooled[(pooled.measure == endpoint) & (pooled.population == population) & (pooled.alpha == alpha)]
         if len(pooled)
@@ -136,6 +138,8 @@ def verdict_of(
     one = row.iloc[0]
     if one.verdict != "undecided":
         return one.verdict
+    if here and -one.margin <= one.equal_low <= one.equal_high <= one.margin:
+        return "equivalent_here"
     if here and (one.equal_low > 0 or one.equal_high < 0):
         return f"{verdict(one.equal, 0.0, 1.0, 0.0, direction_of(endpoint))}_here"
     return Undecided(f"{short(endpoint)} {_mean_text(one)}")
@@ -152,18 +156,17 @@ def in_numbers(
         return ""
     few = rows.reason.astype(bool).any()
     told = "; ".join(f"{short(row.measure)} {_mean_text(row) if few else _two_means(row)}" for row in rows.itertuples())
-    which = "" if few else f", first in datasets like these {int(rows.datasets.iloc[0])}, then in these alone"
-    return f"In numbers, for {population} and α = {alpha:g}{which}: {told}."
+    how = "" if few else f", first expected for datasets of this kind, then for just these {int(rows.datasets.iloc[0])}"
+    return f"In numbers, for {population} and α = {alpha:g}{how}: {told}."
 
 
 def _mean_text(one):
-    """A pooled change as `−0.012 (−0.020 to +0.004) in datasets like these 3, −0.010 (−0.014 to −0.006) in these
-    alone`."""
+    """A pooled change as `−0.012 (−0.020 to +0.004) expected for datasets of this kind, −0.010 (−0.014 to −0.006) for
+    just these 3`."""
     if one.reason:
-        these = several(int(one.datasets), "dataset")
-        return f"{signed(one.estimate, digits(one.measure))} ({one.reason}), mean of {these}"
+        return f"{signed(one.estimate, digits(one.measure))} ({one.reason})"
     like, alone = _two_means(one).split(", ")
-    return f"{like} in datasets like these {int(one.datasets)}, {alone} in these alone"
+    return f"{like} expected for datasets of this kind, {alone} for just these {int(one.datasets)}"
 
 
 def _two_means(one):
@@ -452,7 +455,8 @@ def _way_changes(people, alpha, way, against, measures, population):
         return None
     number = {name: float(k) for k, name in enumerate(WAYS)}
     change = pieces(in_ways(here, alpha), measures, baseline=number[against])
-    return change[change.alpha == number[way]]
+    change = change[change.alpha == number[way]]
+    return change if len(change) else None
 
 
 def smoothing_against_temperature(
@@ -476,11 +480,13 @@ def smoothing_against_temperature(
 
 
 def _pooled_verdict(change, measure, population):
-    "The verdict on pieces, pooled over datasets; `Undecided` with the mean, None without any."
+    """The verdict on pieces, pooled over datasets; `Undecided` with the mean, also where the plain mean over these
+    datasets does not say the same; None without any."""
     if change is None or not (weights := population_weights(change, population)):
         return None
     row = pd.Series(pooling.pool(by_dataset(change, weights), measure) | dict(measure=measure))
-    return Undecided(f"{short(measure)} {_mean_text(row)}") if row.verdict == "undecided" else row.verdict
+    agreed = row.verdict == "equivalent" or row.equal_low > 0 or row.equal_high < 0  # as the plain mean says
+    return row.verdict if agreed and row.verdict != "undecided" else Undecided(f"{short(measure)} {_mean_text(row)}")
 
 
 def way_against(
@@ -540,20 +546,20 @@ def by_share(
     holds,  # per cell, whether the pattern holds there
     enough: float = 0.75,  # share of the cells
     least: int = 4,  # cells, below which nothing can be said of most of them
-    what: str = "yes",  # the pattern, in words that go before "in 2 of 3 cells"
+    what: str = "it holds",  # the pattern, in words that go before "in 2 of 3 cells"
 ):
     """True if the pattern holds in so large a share of the cells, False if it fails in as large a one, `Undecided`
     between or with too few cells, None without any."""
     holds = np.asarray(holds, bool)
     if not holds.size:
         return None
-    if holds.size >= least and not 1 - enough < holds.mean() < enough:
-        return bool(holds.mean() >= enough)
-    return Undecided(f"{what} {among(int(holds.sum()), holds.size)}")
+    if holds.size >= least and not 1 - enough + 1e-9 < holds.mean() < enough - 1e-9:
+        return bool(holds.mean() > 0.5)
+    return Undecided(f"{what} in {int(holds.sum()) or 'none'} of {several(holds.size, 'cell')}")
 
 # %% ../../nbs/07_evidence/12_report.ipynb #8ba1ac53
 def moves(
-    table: pd.DataFrame,  # from `inside`
+    table: pd.DataFrame,  # from `inside`, perhaps of one population
     measure: str,  # name
     direction: str,  # "up" or "down"
 ):
@@ -808,43 +814,57 @@ def by_need(
     people: pd.DataFrame,  # one row per training and person: `CELL`, fold, alpha, seed, subject, n, and sums of nll
     alpha: float,  # strength
 ) -> pd.DataFrame:
-    """One row per cell and person: need (NLL without smoothing in the training of the lowest seed) and change (of the
-    NLL by smoothing, mean over the other seeds). Cells of one seed have none."""
+    """One row per cell, turn and person: turn (the seed whose training says how badly the network fares on the person),
+    need (NLL without smoothing in that training) and change (of the NLL by smoothing, mean over the other seeds).
+    Cells of one seed have none."""
     rows = real(people[people.alpha.isin([0.0, alpha])])
     nll = (rows.nll / rows.n).groupby([rows[name] for name in (*CELL, "fold", "subject", "seed", "alpha")]).mean()
     wide = nll.unstack("alpha").reindex(columns=[0.0, alpha]).dropna().reset_index()
-    first = wide.seed == wide.groupby([*CELL, "fold"]).seed.transform("min")
-    person = [*CELL, "subject"]
-    need = wide[first].groupby(person)[0.0].mean()
-    change = wide[~first].assign(change=wide[alpha] - wide[0.0]).groupby(person).change.mean()
-    return pd.DataFrame(dict(need=need, change=change)).dropna().reset_index()
+    wide["change"] = wide[alpha] - wide[0.0]
+    person, tables = [*CELL, "subject"], [pd.DataFrame(columns=[*CELL, "subject", "turn", "need", "change"])]
+    for turn in sorted(wide.seed.unique()):
+        need = wide[wide.seed == turn].groupby(person)[0.0].mean()
+        change = wide[wide.seed != turn].groupby(person).change.mean()
+        tables.append(pd.DataFrame(dict(turn=turn, need=need, change=change)).dropna().reset_index())
+    return pd.concat([each for each in tables[1:] if len(each)] or tables, ignore_index=True)
+
+
+def thirds(
+    table: pd.DataFrame,  # from `by_need`
+    least: int = 9,  # people of a cell, below which its thirds say nothing
+) -> pd.DataFrame:
+    """The mean change of the third of the people with the smallest need and of the third with the greatest, one row per
+    cell, mean over turns: `CELL`, smallest, greatest."""
+    rows = []
+    for (*cell, _), turn in table.groupby([*CELL, "turn"]):
+        third = len(turn) // 3
+        if len(turn) >= least:
+            change = turn.sort_values("need").change.to_numpy()
+            rows.append(dict(zip(CELL, cell), smallest=change[:third].mean(), greatest=change[-third:].mean()))
+    found = pd.DataFrame(rows, columns=[*CELL, "smallest", "greatest"])
+    return found.groupby(CELL, as_index=False)[["smallest", "greatest"]].mean()
 
 
 def needy_gain(
-    table: pd.DataFrame,  # from `by_need`
+    table: pd.DataFrame,  # from `thirds`
     margin: float = 0.01,  # nats; a smaller difference is none
 ):
-    "Whether the third of the people with the greatest need gain more than the third with the smallest, in most cells."
-    more = []
-    for _, cell in table.groupby(CELL):
-        third = len(cell) // 3
-        change = cell.sort_values("need").change.to_numpy()
-        if third:
-            more.append(change[-third:].mean() < change[:third].mean() - margin)
-    return by_share(more)
+    """Whether the third of the people with the greatest need gain, and gain more than the third with the smallest, in
+    most cells."""
+    return by_share((table.greatest < -margin) & (table.greatest < table.smallest - margin))
 
 # %% ../../nbs/07_evidence/12_report.ipynb #need0005
 def need_figure(
     table: pd.DataFrame,  # from `by_need`
 ):
-    """The change of each person's NLL against the need, and the medians of fifths of the people, new and known people
-    apart. Returns the Figure."""
+    """The change of each person's NLL against the need, of the first turn, and the medians of fifths of the people, new
+    and known people apart. Returns the Figure."""
     figure, ax = plt.subplots(figsize=(6.4, 3.6))
     for population, tint in zip(POPULATIONS, ("#0072b2", "#cc79a7")):
-        here = of_population(table, population)
-        if here.empty:
-            continue
+        here = of_population(table[table.turn == table.turn.min()], population)
         ax.plot(here.need, here.change, "o", color=tint, alpha=0.35, markersize=3.5, markeredgewidth=0)
+        if len(here) < 10:
+            continue
         middle = here.groupby(pd.qcut(here.need.rank(method="first"), 5))[["need", "change"]].median()
         ax.plot(middle.need, middle.change, "o-", color=tint, markersize=6, label=f"{population}, medians of fifths")
     ax.axhline(0, color="0.5", linewidth=1)
@@ -1047,10 +1067,10 @@ def follows_gap(
     table: pd.DataFrame,  # from `har_ls.evidence.judging.gaps`
 ):
     """Whether the ECE of the third of the cells with the largest gap fell, on average, by more than that of the
-    third with the smallest. None with fewer than six cells."""
+    third with the smallest. None without cells, `Undecided` with fewer than six."""
     table = real(table).sort_values("gap")
     if len(table) < 6:
-        return None
+        return Undecided(f"{several(len(table), 'cell')}; 6 are needed") if len(table) else None
     third = len(table) // 3
     below = table.estimate.to_numpy()[-third:] - table.estimate.to_numpy()[:third].mean()
     return by_share(below < 0, least=2)
@@ -1093,7 +1113,11 @@ def differs(
     interval of the difference of the two effects decides. None where no dataset has both."""
     found = evidence.of_measure(measure, alpha)
     row = pooling.contrast(found, *(population_weights(found, population) for population in POPULATIONS))
-    return _side(row["like_low"], row["like_high"]) if row["datasets"] else None
+    if not row["datasets"]:
+        return None
+    if not np.isfinite(row["like_low"]):
+        return Undecided(f"{several(row['datasets'], 'dataset')} with both; {pooling.FEWEST_DATASETS} are needed")
+    return _side(row["like_low"], row["like_high"])
 
 
 def more_against_less(
@@ -1403,7 +1427,7 @@ def nll_parts(
     metrics: pd.DataFrame,  # one row per training and part
     alpha: float,  # strength
 ) -> pd.DataFrame:
-    "`har_ls.evidence.claims.nll_causes`, of all cells but synthetic data; no rows where the NLL was not divided."
+    "`har_ls.evidence.claims.nll_causes` of real people; no rows where the NLL was not divided."
     have = {"nll_correct", "nll_wrong"} <= set(metrics) and {0.0, alpha} <= set(metrics.alpha)
     return real(claims.nll_causes(metrics, alpha)) if have else pd.DataFrame(columns=[*CELL, "wrong", "right"])
 
@@ -1434,6 +1458,7 @@ def opposite(
     table: pd.DataFrame,  # from `nll_parts`
 ):
     "Whether wrong windows get a lower NLL and right ones a higher one, in most cells."
+    table = table.dropna(subset="wrong")
     return by_share((table.wrong < 0) & (table.right > 0))
 
 # %% ../../nbs/07_evidence/12_report.ipynb #a15ca0d7
@@ -1485,7 +1510,7 @@ def weaknesses(
             f"Thinned data: {listing(sorted(map(dataset_name, capped.dataset.unique())))} with at most "
             f"{int(capped.max_windows.max()):,} windows in each part."
         )
-    weak += unfinished(people) + untested(results.runs)
+    weak += unfinished(people) + untested(results.runs) + _few_datasets(people)
     folds = people.groupby(CELL).fold.nunique().reset_index()
     one = folds[(folds.fold == 1) & (folds.protocol == "subject")]
     if len(one):
@@ -1498,6 +1523,17 @@ def weaknesses(
         "and are too narrow."
     )
     return weak
+
+
+def _few_datasets(people):
+    "How few datasets stand behind a mean, model by model, in sentences."
+    of = {model: sorted(set(rows.dataset)) for model, rows in people.groupby("model")}
+    most = max(map(len, of.values()))
+    lines = [f"Only {several(most, 'dataset')}; a mean over them says little about others."] if most < 6 else []
+    for model, names in of.items():
+        if len(names) < most:
+            lines.append(f"{model_name(model)} was run on {listing(map(dataset_name, names))} only.")
+    return lines
 
 
 def _half_learnt(results, people):
@@ -1588,7 +1624,10 @@ def dataset_page(
     page.cells[0].source = page.cells[0].source.replace("A dataset of the study", dataset_name(dataset))
     for cell in page.cells:
         if cell.cell_type == "code":
-            cell.source, cell.execution_count = cell.source.replace(str(Path(runs_folder).absolute()), "results"), None
+            cell.execution_count = None
+        if cell.source.startswith("# Parameters\n"):  # the folder of results as seen from that of the page
+            place = os.path.relpath(runs_folder, out)
+            cell.source = re.sub(r'^runs = ".*"$', f'runs = "{place}"', cell.source, flags=re.M)
     with whole_file(Path(out) / f"{dataset}.ipynb") as file:
         nbformat.write(page, file)
     return Path(out) / f"{dataset}.ipynb"

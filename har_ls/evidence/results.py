@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAIN', 'KEPT', 'ORIGINAL', 'COPIES', 'KEY', 'TABLES', 'MADE_LATER', 'BINS', 'FEWEST_ON_A_PLANE', 'TRAINED', 'Results',
            'counts', 'coarser', 'confusion', 'features_on_a_plane', 'dataset_label', 'comparable', 'check_same_people',
-           'usual', 'collect', 'published_tables', 'of_every_length', 'strengths', 'copies', 'original', 'digits',
-           'summary', 'training_accuracy', 'undertrained_cells']
+           'usual', 'collect', 'published_tables', 'is_published', 'of_every_length', 'strengths', 'copies', 'original',
+           'digits', 'summary', 'training_accuracy', 'undertrained_cells']
 
 # %% ../../nbs/07_evidence/06_results.ipynb #4b60e6b3
 import json
@@ -18,7 +18,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..runs import folder as runs
-from ..runs.ledger import first_difference
+from ..runs.ledger import first_difference, ledger_folder
 from ..runs.identity import study_notebook
 from ..core import HarLsError
 from ..data.catalog import DATASETS, find, info, verify
@@ -205,6 +205,14 @@ def published_tables(
 ) -> Path | None:
     "The folder of published tables, None where there are none."
     return next((place for place in (folder / "ledger", folder) if (place / "runs.parquet").is_file()), None)
+
+
+def is_published(
+    folder: str | Path,  # of runs, or of published tables
+) -> bool:
+    "Whether these are the results that come with the project, on which its pages stand."
+    tables = published_tables(Path(folder))
+    return tables is not None and tables.resolve() == ledger_folder().resolve()
 
 
 def _as_published(folder):

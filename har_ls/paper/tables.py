@@ -240,10 +240,12 @@ def shortened(
     if short.empty:
         return ""
     most = f" on at most {int(short.max_windows.max()):,} windows" if short.max_windows.notna().any() else ""
+    ends = " or ".join(map(str, sorted(set(short.epochs))))
+    wanted = " or ".join(map(str, sorted({recipe(*each).epochs for each in zip(short.dataset, short.model)})))
     return (
-        f"**These trainings are shortened**, {len(short)} of {several(len(runs), 'run')}: they end after "
-        f"{' or '.join(map(str, sorted(set(short.epochs))))} epochs{most}, where the recipes ask for {max(asked)} on "
-        "all. What follows is about networks that have not learnt their data to the end."
+        f"**These trainings are shortened**, {len(short)} of {several(len(runs), 'run')}: they end after {ends} "
+        f"epochs{most}, where the recipes ask for {wanted} epochs on all windows. What follows is about networks that "
+        "were given less than that."
     )
 
 

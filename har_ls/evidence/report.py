@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'POPULATIONS', 'INSIDE', 'MORE', 'NLL_PARTS', 'of_population', 'real', 'pooled_effects', 'dataset_dots',
-           'verdict_of', 'in_numbers', 'pooled_rows', 'diamond', 'opening', 'by_length', 'in_every_length',
+           'verdict_of', 'numbers_table', 'pooled_rows', 'diamond', 'opening', 'by_length', 'in_every_length',
            'length_figure', 'gap_figure', 'strength_figure', 'four_ways', 'four_way_means', 'four_way_table',
            'smoothing_against_temperature', 'way_against', 'inside', 'inside_figure', 'by_share', 'moves',
            'pair_figure', 'facts', 'signals_figure', 'why', 'cell_stories', 'beside_the_original', 'by_person',
@@ -145,19 +145,27 @@ def verdict_of(
     return Undecided(f"{short(endpoint)} {_mean_text(one)}")
 
 # %% ../../nbs/07_evidence/12_report.ipynb #innumb01
-def in_numbers(
+def numbers_table(
     pooled: pd.DataFrame,  # from `pooled_effects`
-    population: str,  # in `POPULATIONS`
-    alpha: float,  # strength
-) -> str:
-    "The pooled changes of the endpoints in a sentence; empty where nothing was measured."
-    rows = pooled[(pooled.population == population) & (pooled.alpha == alpha)] if len(pooled) else pooled
-    if rows.empty:
-        return ""
-    few = rows.reason.astype(bool).any()
-    told = "; ".join(f"{short(row.measure)} {_mean_text(row) if few else _two_means(row)}" for row in rows.itertuples())
-    how = "" if few else f", first expected for datasets of this kind, then for just these {int(rows.datasets.iloc[0])}"
-    return f"In numbers, for {population} and α = {alpha:g}{how}: {told}."
+    alphas: tuple,  # strengths
+) -> pd.DataFrame:
+    """The pooled changes of the endpoints: one row per population, strength and endpoint, with what is expected for
+    datasets of this kind, what was found in just these, and the verdict. Texts."""
+    rows = []
+    for population in POPULATIONS:
+        for row in pooled[(pooled.population == population) & pooled.alpha.isin(alphas)].itertuples():
+            expected, found = (row.reason, "") if row.reason else _two_means(row).split(", ")
+            rows.append(
+                {
+                    "people": population.split()[0],
+                    "α": f"{row.alpha:g}",
+                    "measure": short(row.measure),
+                    "expected for datasets of this kind": expected,
+                    "in just these": f"{found} ({int(row.datasets)})" if found else "",
+                    "verdict": row.verdict,
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def _mean_text(one):
@@ -1094,30 +1102,23 @@ def prediction_score(
     )
 
 # %% ../../nbs/07_evidence/12_report.ipynb #3eae1f5d
-def _side(low, high):
-    "True below zero, False above, else `Undecided`."
-    return True if high < 0 else False if low > 0 else Undecided(_reaches(low, high))
-
-
-def _reaches(low, high):
-    "An interval in words that follow *so far*; nothing where there is none."
-    return f"the interval reaches from {signed(low, 3)} to {signed(high, 3)}" if np.isfinite(high - low) else ""
-
-
 def differs(
     evidence,  # `har_ls.evidence.judging.Evidence`
     measure: str,  # lower is better
     alpha: float,  # strength
 ):
-    """Whether smoothing does more for new people than for known people, in datasets like those that have both: the
-    interval of the difference of the two effects decides. None where no dataset has both."""
+    """What smoothing does to the measure of new people when its effect on known people is subtracted: lowers or raises,
+    expected for datasets like those that have both; lowers_here or raises_here, for just these; else `Undecided`. None
+    where no dataset has both."""
     found = evidence.of_measure(measure, alpha)
     row = pooling.contrast(found, *(population_weights(found, population) for population in POPULATIONS))
     if not row["datasets"]:
         return None
-    if not np.isfinite(row["like_low"]):
-        return Undecided(f"{several(row['datasets'], 'dataset')} with both; {pooling.FEWEST_DATASETS} are needed")
-    return _side(row["like_low"], row["like_high"])
+    for low, high, where in (("like_low", "like_high", ""), ("low", "high", "_here")):
+        if row[high] < 0 or row[low] > 0:
+            return f"{'lowers' if row[high] < 0 else 'raises'}{where}"
+    ends = interval(row["low"], row["high"], 3)
+    return Undecided(f"{signed(row['estimate'], 3)} ({ends}) for the datasets with both")
 
 
 def more_against_less(

@@ -207,14 +207,6 @@ def published_tables(
     return next((place for place in (folder / "ledger", folder) if (place / "runs.parquet").is_file()), None)
 
 
-def is_published(
-    folder: str | Path,  # of runs, or of published tables
-) -> bool:
-    "Whether these are the results that come with the project, on which its pages stand."
-    tables = published_tables(Path(folder))
-    return tables is not None and tables.resolve() == ledger_folder().resolve()
-
-
 def _as_published(folder):
     "The published tables of usual trainings; a table that older results lack is empty."
     tables = {}
@@ -241,6 +233,14 @@ def _metrics(folder, about):
         .drop_duplicates(key, keep="last")
         .sort_values(key, ignore_index=True)
     )
+
+# %% ../../nbs/07_evidence/06_results.ipynb #ispubl01
+def is_published(
+    folder: str | Path,  # of runs, or of published tables
+) -> bool:
+    "Whether these are the results that come with the project, on which its pages stand."
+    tables = published_tables(Path(folder))
+    return tables is not None and tables.resolve() == ledger_folder().resolve()
 
 # %% ../../nbs/07_evidence/06_results.ipynb #5718fe3d
 def of_every_length(

@@ -31,8 +31,8 @@ RECORDED = {
         "few people, whoever is in the test part decides the number."
     ),
     "mhealth": (
-        "Ten people did twelve activities for about a minute each, with sensors on chest, wrist and ankle. What of these "
-        "sensors this copy holds is said at the end of the page."
+        "Ten people did twelve activities for about a minute each, with sensors on chest, wrist and ankle. What of "
+        "these sensors this copy holds is said at the end of the page."
     ),
     "dsads": (
         "Eight people, nineteen activities of five minutes each, among them three ways of walking and two of cycling. "
@@ -59,7 +59,9 @@ def in_each(
     if not holds:
         return None
     count = sum(map(bool, holds))
-    return bool(count) if count in (0, len(holds)) else Undecided(f"it holds in {count} of {several(len(holds), 'cell')}")
+    if count in (0, len(holds)):
+        return bool(count)
+    return Undecided(f"it holds in {count} of {several(len(holds), 'cell')}")
 
 # %% ../../nbs/07_evidence/20_stories.ipynb #story011
 def _new_cells(table):
@@ -123,9 +125,9 @@ def folds_differ(
     alpha: float,
     by: float = 0.05,  # of the windows
 ):
-    "Whether accuracy without smoothing differs between the best and the worst fold of new people by more, in each cell."
-    here = of_population(mine.people, "new people").query("alpha == 0").groupby([*CELL, "fold"])[["n", "accuracy"]].sum()
-    fold = (here.accuracy / here.n).groupby(CELL)
+    "Whether accuracy without smoothing differs by more between the best and the worst fold of new people, each cell."
+    here = of_population(mine.people, "new people").query("alpha == 0").groupby([*CELL, "fold"])
+    fold = (here.accuracy.sum() / here.n.sum()).groupby(CELL)
     return in_each((fold.max() - fold.min() > by).tolist())
 
 # %% ../../nbs/07_evidence/20_stories.ipynb #story017

@@ -2,6 +2,7 @@
 network, silent about what is missing."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from literals import assert_no_literal_results
 from made_up import write_run, write_study
 
 from har_ls.core import HarLsError
-from har_ls.evidence import claims, figures, judging, pages, report, results, words
+from har_ls.evidence import claims, figures, judging, pages, report, results, stories, words
 from har_ls.evidence.effects import cell_effects, pieces
 from har_ls.evidence.render import render
 from har_ls.runs import folder as runs
@@ -101,15 +102,10 @@ def test_a_page_of_synthetic_data_says_what_is_missing(small, shown_by, page):
 
 def test_the_answer_is_one_page_of_words(wide, shown_by):
     cells = nbformat.read(STUDY / "answer.ipynb", 4).cells
-    paragraphs = [cell.source for cell in cells if cell.cell_type == "markdown"]
-    paragraphs += [
-        text
-        for cell in cells
-        if cell.source.startswith(("finding(", "reading("))
-        for text in re.findall(r'"([^"]+)"', cell.source)
-    ]
-    by_hand = " ".join(paragraphs)
-    assert 1000 <= len(by_hand.split()) <= 1800
+    by_hand = " ".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    outputs = [output.data for cell in cells for output in cell.get("outputs", []) if "data" in output]
+    shown = " ".join(data["text/markdown"] for data in outputs if "text/markdown" in data)  # of a reading one outcome
+    assert 1000 <= len(by_hand.split()) + len(shown.split()) <= 1800
     text = shown_by("answer", wide)
     assert 3 <= text.count("<img") <= 8
     assert set(re.findall(r"<b>Figure (\d)\.</b>", text)) <= set(
@@ -158,6 +154,7 @@ def test_a_dataset_has_a_page_of_its_own(wide, tmp_path):
     path = report.dataset_page("wisdm", wide, tmp_path)
     text = path.read_text(encoding="utf-8")
     assert path.name == "wisdm.ipynb" and "# WISDM v1.1" in text and str(wide) not in text and str(tmp_path) not in text
+    assert f'runs = \\"{os.path.relpath(wide, tmp_path)}\\"' in text
 
 
 # --- paragraphs and their evidence ------------------------------------------------------------------------------------
@@ -405,13 +402,18 @@ def test_new_people_against_known_people():
     apart = {
         (d, "resnet1d", p): table(mean, rng) for d in datasets for p, mean in (("random", 0.02), ("subject", -0.02))
     }
-    assert report.differs(evidence_from(apart, "ece"), "ece", 0.01) is True
+    assert report.differs(evidence_from(apart, "ece"), "ece", 0.01) == "lowers"
     turned = {(d, m, "subject" if p == "random" else "random"): effect for (d, m, p), effect in apart.items()}
-    assert report.differs(evidence_from(turned, "ece"), "ece", 0.01) is False
+    assert report.differs(evidence_from(turned, "ece"), "ece", 0.01) == "raises"
     two = {cell: effect for cell, effect in apart.items() if cell[0] in datasets[:2]}
-    assert (
-        report.differs(evidence_from(two, "ece"), "ece", 0.01) == "undecided"
-    )  # two datasets say nothing about others
+    assert report.differs(evidence_from(two, "ece"), "ece", 0.01) == "lowers_here"  # and nothing about others
+
+
+@pytest.mark.parametrize("dataset", stories.FOUND)
+def test_what_is_said_about_a_dataset_holds_on_its_published_tables(dataset):
+    mine = report.of_dataset(results.collect(STUDY / "results", pictured=()), dataset)
+    for paragraph in stories.FOUND[dataset]:
+        assert paragraph.holds(mine, dataset, 0.01) is True, paragraph.words
 
 
 def test_the_gap_is_set_beside_the_effect_and_predicts_it():

@@ -20,8 +20,8 @@ def data_card(
     folder: str | Path,  # of the published results
     results: Results,  # collected from it
 ) -> pd.DataFrame:
-    """One row per public dataset: what it is called; people, activities, channels and samples per second of the whole
-    archive; windows in the results; the copy, licence, source. Texts."""
+    """One row per public dataset: what it is called; what the whole archive holds; windows in the results; the copy,
+    licence, source. Texts."""
     file = (published_tables(Path(folder)) or Path(folder)) / COPIES
     notes = pd.read_csv(file).set_index("dataset").note.to_dict() if file.is_file() else {}
     rows = []
@@ -32,9 +32,9 @@ def data_card(
             parts = [f"{part}_windows" for part in ("train", "validation", "test")]
             windows = f"{int(used[parts].sum(axis=1).max()):,}" if len(used) else "none"
             copy = notes.get(name, "whole, as published") if len(used) else "no results yet"
-            counts = one.title, one.subjects, one.activities, one.channels, f"{one.rate:g}", windows
-            rows.append((*counts, copy, one.licence, one.citation))
-    names = "dataset people activities channels samples/s windows copy licence source".split()
+            whole = f"{one.subjects} people, {one.activities} activities, {one.channels} channels at {one.rate:g} Hz"
+            rows.append((one.title, whole, windows, copy, f"{one.citation} {one.licence}."))
+    names = ["dataset", "the archive", "windows used", "this copy", "source and licence"]
     return pd.DataFrame(rows, columns=names).astype(str)
 
 # %% ../../nbs/07_evidence/18_cards.ipynb #41bcbbed

@@ -1318,9 +1318,8 @@ def contrast_figure(
     "One panel per measure, one line per dataset and protocol. Returns the Figure."
     measures = list(dict.fromkeys(table.measure))
     lines = len(table) // len(measures)
-    figure, axes = plt.subplots(
-        1, len(measures), figsize=(3.1 * len(measures) + 1.6, 0.9 + 0.24 * lines), sharey=True, squeeze=False
-    )
+    size = (2.1 * len(measures) + 1.4, 1.1 + 0.3 * lines)
+    figure, axes = plt.subplots(1, len(measures), figsize=size, sharey=True, squeeze=False)
     for ax, measure in zip(axes[0], measures):
         rows = table[table.measure == measure].iloc[::-1]
         ax.set_xlim(*reach(rows.estimate, rows.low, rows.high, margin_of(measure, 1.0)))
@@ -1332,9 +1331,10 @@ def contrast_figure(
         ax.set(
             yticks=range(len(rows)),
             yticklabels=[f"{dataset_name(row.dataset)}, {row.protocol}" for row in rows.itertuples()],
+            ylim=(-0.6, len(rows) - 0.4),
             xlabel=f"difference in {short(measure)}",
         )
-        ax.xaxis.set_major_locator(plt.MaxNLocator(4))
+        ax.xaxis.set_major_locator(plt.MaxNLocator(3))
         ax.grid(axis="y", visible=False)
     return figure
 
@@ -1530,7 +1530,8 @@ def _few_datasets(people):
     "How few datasets stand behind a mean, model by model, in sentences."
     of = {model: sorted(set(rows.dataset)) for model, rows in people.groupby("model")}
     most = max(map(len, of.values()))
-    lines = [f"Only {several(most, 'dataset')}; a mean over them says little about others."] if most < 6 else []
+    few = f"Only {several(most, 'dataset')}; a mean over them says little about others."
+    lines = [few] if 1 < most < 6 else []
     for model, names in of.items():
         if len(names) < most:
             lines.append(f"{model_name(model)} was run on {listing(map(dataset_name, names))} only.")

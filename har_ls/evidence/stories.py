@@ -224,6 +224,22 @@ FOUND["uci_har"] = (
     told(needy, question=WHO_GAINS, words=NEEDY),
 )
 
+# %% ../../nbs/07_evidence/20_stories.ipynb #story023
+FOUND["motionsense"] = (
+    told(
+        confused,
+        ("walking", "downstairs"),
+        ("downstairs", "upstairs"),
+        ("upstairs", "downstairs"),
+        question="What are new people mistaken for?",
+        words=(
+            "Walking is taken for going downstairs, and the two directions of a staircase for each other. In a front "
+            "pocket all three are the same swing of a thigh; what tells them apart is how hard the foot lands."
+        ),
+    ),
+    told(few_carry, question=WHO_CARRIES, words=FEW_CARRY),
+)
+
 # %% ../../nbs/07_evidence/20_stories.ipynb #story030
 def tell(
     mine,  # results of one dataset, from `har_ls.evidence.report.of_dataset`; None if there are none

@@ -295,10 +295,10 @@ def whisker(
         return
     first, last = ax.get_ylim() if upright else ax.get_xlim()
     (ax.vlines if upright else ax.hlines)(at, max(low, first), min(high, last), **look)
-    for end, outside, sign in ((first, low < first, "<v"), (last, high > last, ">^")):
+    for end, outside, sign in zip((first, last), (low < first, high > last), "v^" if upright else "<>"):
         if outside:
             place = (at, end) if upright else (end, at)
-            ax.plot(*place, sign[upright], color=look.get("color"), markersize=6, clip_on=False)
+            ax.plot(*place, sign, color=look.get("color"), markersize=6, clip_on=False)
 
 # %% ../../nbs/07_evidence/08_figures.ipynb #33585d95
 def forest(

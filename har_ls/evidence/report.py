@@ -60,12 +60,11 @@ from har_ls.evidence.results import (
 )
 from .effects import cell_effects, direction_of, pieces
 from .mechanism import score
-from ..recipes import recipe
 from ..runs.ledger import ledger_folder
 from .statistics import CELL, bounds, decided, in_cell, margin_of, verdict
 from .ways import WAYS, in_ways
 from har_ls.evidence.words import (  # fmt: skip
-    Undecided, activity, cell_name, dataset_name, effect_text, interval, label, listing, mean_and_spread,
+    Undecided, activity, cell_name, cut_short, dataset_name, effect_text, interval, label, listing, mean_and_spread,
     model_name, several, short, signed, smoothing,
 )
 
@@ -154,7 +153,7 @@ def numbers_table(
     rows = []
     for population in POPULATIONS:
         for row in pooled[(pooled.population == population) & pooled.alpha.isin(alphas)].itertuples():
-            expected, found = (row.reason, "") if row.reason else _two_means(row).split(", ")
+            expected, found = (row.reason, "") if row.reason else _two_means(row)
             rows.append(
                 {
                     "people": population.split()[0],
@@ -173,7 +172,7 @@ def _mean_text(one):
     just these 3`."""
     if one.reason:
         return f"{signed(one.estimate, digits(one.measure))} ({one.reason})"
-    like, alone = _two_means(one).split(", ")
+    like, alone = _two_means(one)
     return f"{like} expected for datasets of this kind, {alone} for just these {int(one.datasets)}"
 
 
@@ -181,7 +180,7 @@ def _two_means(one):
     "The random-effects mean and the plain one, each with its interval."
     places = digits(one.measure)
     ends = (one.estimate, one.low, one.high), (one.equal, one.equal_low, one.equal_high)
-    return ", ".join(f"{signed(x, places)} ({interval(low, high, places)})" for x, low, high in ends)
+    return [f"{signed(x, places)} ({interval(low, high, places)})" for x, low, high in ends]
 
 # %% ../../nbs/07_evidence/12_report.ipynb #6733cd79
 def pooled_rows(
@@ -1001,22 +1000,11 @@ def shortened(
 ) -> str:
     """That trainings were cut short of their recipe, by how much, and what the published study found with whole ones.
     Empty where none was cut."""
-    runs, cuts = results.runs, []
-    if runs.empty:
+    cut = cut_short(results.runs)
+    if not cut:
         return ""
-    usual = np.array([recipe(*pair).epochs for pair in zip(runs.dataset, runs.model)])
-    fewer = pd.to_numeric(runs.epochs).to_numpy(float) < usual
-    if fewer.any():
-        most = several(int(pd.to_numeric(runs.epochs[fewer]).max()), "epoch")
-        cuts.append(f"at most {most}, where the recipe has {listing(map(str, sorted(set(usual[fewer]))))}")
-    if runs.max_windows.notna().any():
-        cuts.append(f"at most {int(runs.max_windows.max()):,} windows in each part")
-    if not cuts:
-        return ""
-    return (
-        f"**These trainings were shortened:** {listing(cuts)}. A network that has not learnt its data may answer "
-        f"the other way round. {_published_finding(alpha, Path(ledger or ledger_folder()))}"
-    )
+    found = _published_finding(alpha, Path(ledger or ledger_folder()))
+    return f"{cut} A network that has not learnt its data may answer the other way round. {found}"
 
 
 def _published_finding(alpha, ledger):

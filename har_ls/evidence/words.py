@@ -5,18 +5,21 @@
 # %% auto #0
 __all__ = ['TITLES', 'OF_SETS', 'model_name', 'dataset_name', 'smoothing', 'cell_name', 'label', 'short', 'activities',
            'activity', 'activity_names', 'signed', 'interval', 'effect_text', 'mean_and_spread', 'several', 'among',
-           'listing', 'say', 'Undecided', 'finding', 'reading', 'decided', 'together']
+           'listing', 'cut_short', 'say', 'Undecided', 'finding', 'reading', 'decided', 'together']
 
 # %% ../../nbs/07_evidence/07_words.ipynb #5457cbcc
 import importlib
 from functools import cache
 
+import numpy as np
+import pandas as pd
 from IPython.display import Markdown, display
 
 from ..core import HarLsError
 from ..data.catalog import DATASETS, info
 from .results import digits
 from ..metrics.table import MEASURES
+from ..recipes import recipe
 
 # %% ../../nbs/07_evidence/07_words.ipynb #63a88063
 TITLES = {"resnet1d": "ResNet", "moderntcn": "ModernTCN", "resnet1d_small": "small ResNet"}
@@ -169,6 +172,22 @@ def listing(
     names = list(map(str, names))
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0] if names else nothing
 
+# %% ../../nbs/07_evidence/07_words.ipynb #cutsho01
+def cut_short(
+    runs: pd.DataFrame,  # one row per run: dataset, model, epochs, max_windows
+) -> str:
+    "That trainings were cut short of their recipe, and by how much. Empty where none was cut, or that is not known."
+    if runs.empty or not {"epochs", "max_windows"} <= set(runs):
+        return ""
+    cuts, usual = [], np.array([recipe(*pair).epochs for pair in zip(runs.dataset, runs.model)])
+    fewer = pd.to_numeric(runs.epochs).to_numpy(float) < usual
+    if fewer.any():
+        most = several(int(pd.to_numeric(runs.epochs[fewer]).max()), "epoch")
+        cuts.append(f"at most {most}, where the recipe has {listing(map(str, sorted(set(usual[fewer]))))}")
+    if runs.max_windows.notna().any():
+        cuts.append(f"at most {int(runs.max_windows.max()):,} windows in each part")
+    return f"**These trainings were shortened:** {listing(cuts)}." if cuts else ""
+
 # %% ../../nbs/07_evidence/07_words.ipynb #36f6cf30
 def say(
     *sentences: str,  # Markdown; joined to one paragraph
@@ -215,12 +234,15 @@ def reading(
     question: str,  # what the paragraph answers
     verdict: str | None,  # of the tables; None where it was not measured
     published: bool = True,  # whether these are the study's published results
+    limit: str = "",  # follows the paragraph of a verdict on the datasets at hand alone, such as `helps_here`
     **words: str,  # verdict -> paragraph, in Markdown
 ):
     """Display the paragraph that was written for this verdict, else as `finding` does. Raises `HarLsError` if
     published tables have a verdict without a paragraph."""
+    here = verdict.endswith("_here") if verdict else False
+    verdict = verdict.removesuffix("_here") if here else verdict
     if verdict in words:
-        return say(words[verdict])
+        return say(words[verdict], limit if here else "")
     finding(question, next(iter(words.values())), decided(verdict, *words), published)
 
 # %% ../../nbs/07_evidence/07_words.ipynb #283e5a7b

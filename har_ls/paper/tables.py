@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SHORT', 'HARD', 'DIVIDED', 'SMOOTH', 'BOTH', 'LOG_2', 'imaginary_training', 'imaginary_school', 'imaginary_results',
            'in_order', 'Findings', 'find', 'of_test', 'hidden_behind', 'change', 'mean_sd', 'in_words', 'verdict',
-           'shortened', 'in_short', 'short_table', 'classes_in_words', 'cluster_table', 'template_words',
-           'printed_calibration', 'calibration_table', 'temperature_words', 'likelihood_table', 'likelihood_words',
-           'distillation_table', 'paradox_words', 'information_table', 'score_table', 'weaknesses', 'provenance']
+           'in_short', 'short_table', 'classes_in_words', 'cluster_table', 'template_words', 'printed_calibration',
+           'calibration_table', 'temperature_words', 'likelihood_table', 'likelihood_words', 'distillation_table',
+           'paradox_words', 'information_table', 'score_table', 'weaknesses', 'provenance']
 
 # %% ../../nbs/08_paper/05_tables.ipynb #b8ba7b9e
 import json
@@ -18,10 +18,9 @@ import pandas as pd
 
 from ..data.catalog import DATASETS
 from ..evidence.statistics import CELL, in_cell
-from ..evidence.words import activity_names, among, cell_name, dataset_name, interval, listing, model_name, several
-from ..evidence.words import signed, smoothing
+from ..evidence.words import activity_names, among, cell_name, cut_short, dataset_name, interval, listing
+from ..evidence.words import model_name, several, signed, smoothing
 from ..predictions import Predictions
-from ..recipes import recipe
 from .experiment import Results, analysed, best_temperature, chosen_triples, comparisons, printed, projected
 from .experiment import scorecard, tuned_alpha
 
@@ -229,26 +228,6 @@ def verdict(
     return f"**{row.claim} {row.verdict.capitalize()}{why}.**{agree}{where}{value}{reach}{'.' if where else ''}"
 
 # %% ../../nbs/08_paper/05_tables.ipynb #d45c1a7d
-def shortened(
-    runs: pd.DataFrame,  # one row per run: dataset, model, epochs, max_windows
-) -> str:
-    "That trainings are shorter than their recipe, or saw a part of the windows only; empty if they are whole."
-    if not {"epochs", "max_windows"} <= set(runs):
-        return ""
-    asked = [recipe(*each).epochs for each in zip(runs.dataset, runs.model)]
-    short = runs[(runs.epochs < asked) | runs.max_windows.notna()]
-    if short.empty:
-        return ""
-    most = f" on at most {int(short.max_windows.max()):,} windows" if short.max_windows.notna().any() else ""
-    ends = " or ".join(map(str, sorted(set(short.epochs))))
-    wanted = " or ".join(map(str, sorted({recipe(*each).epochs for each in zip(short.dataset, short.model)})))
-    return (
-        f"**These trainings are shortened**, {len(short)} of {several(len(runs), 'run')}: they end after {ends} "
-        f"epochs{most}, where the recipes ask for {wanted} epochs on all windows. What follows is about networks that "
-        "were given less than that."
-    )
-
-
 def in_short(
     findings: Findings,
 ) -> list:  # of sentences
@@ -260,7 +239,7 @@ def in_short(
     strengths = ", ".join(f"{a:g}" for a in sorted(set(findings.found.alpha) | {0}))
     datasets = dict.fromkeys(dataset_name(cell[0]) for cell in findings.cells + findings.students)
     return [
-        shortened(runs),
+        cut_short(runs),
         f"**Of {len(findings.card)} claims of the paper, {counted} on {where}.**",
         f"Behind this page stand {several(len(runs), 'run')} with {several(int(runs.seeds.map(len).sum()), 'seed')} in"
         f" all, on {listing(datasets)} with {listing(map(model_name, models))}, at α in {{{strengths}}}.",

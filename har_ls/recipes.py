@@ -50,6 +50,11 @@ RECIPES = {
     ("resnet1d", "wisdm"): Recipe(epochs=20, jitter=0.1, scaling=0.1),
     ("moderntcn", "wisdm"): Recipe(epochs=20, jitter=0.1, scaling=0.1, options=dict(patch=8, stride=4)),
 }
+# the student of the distillation is trained as its teacher is, so that the two differ in size alone
+RECIPES |= {
+    ("resnet1d_small", dataset): replace(RECIPES["resnet1d", dataset], options=dict(widths=[4, 8, 16]))
+    for dataset in (None, "wisdm")
+}
 
 
 def recipe(

@@ -189,6 +189,24 @@ FOUND["uci_har"] = (
     FOLDS,
     GAIN,
 )
+FOUND["dsads"] = (
+    Paragraph(
+        MISTAKEN,
+        "Standing is taken for riding in a lift, and standing in a lift that waits for one that moves. Between floors a "
+        "lift does not accelerate, and whoever stands in it stands. And walking on a treadmill is taken for walking on "
+        "an inclined one: the legs know the difference, but each pair of legs in its own way.",
+        partial(
+            confused,
+            pairs=(
+                ("standing", "moving in elevator"),
+                ("standing in elevator", "moving in elevator"),
+                ("walking on treadmill", "walking on inclined treadmill"),
+            ),
+            most=4,
+        ),
+    ),
+    FOLDS,
+)
 FOUND["motionsense"] = (
     Paragraph(
         MISTAKEN,

@@ -6,11 +6,13 @@
 __all__ = ['PROFILES', 'PEOPLE', 'SHARED', 'TABLES', 'KEY', 'MORE', 'CLAIMS', 'SIDES', 'Experiment', 'make_experiment',
            'experiment_specs', 'identity_check', 'cluster_numbers', 'chosen_triples', 'projected', 'cluster_values',
            'people_of', 'analysed', 'Results', 'collect', 'publish', 'printed', 'best_temperature', 'tuned_alpha',
-           'compared', 'followed_information', 'comparisons', 'scorecard', 'published', 'page']
+           'compared', 'followed_information', 'over_folds', 'advantage', 'comparisons', 'scorecard', 'published',
+           'is_published', 'page']
 
 # %% ../../nbs/08_paper/04_experiment.ipynb #de8dc4bc
 import json
 from dataclasses import dataclass, field, fields
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +27,9 @@ from ..evidence.results import comparable, counts
 from ..predictions import Predictions, load_predictions
 from ..runs.spec import RunSpec
 from ..evidence.claims import Claim, Part, judge_everywhere
-from ..evidence.effects import Effect, cell_effects, described, pieces
+from ..evidence.effects import FEWEST_PEOPLE, Effect, cell_effects, described, pieces
 from ..evidence.statistics import CELL, MARGINS, in_cell, margin_of
+from ..evidence.words import several
 from ..metrics.people import person_sums, window_values
 
 # %% ../../nbs/08_paper/04_experiment.ipynb #d75d1688
@@ -34,23 +37,25 @@ from ..metrics.people import person_sums, window_values
 class Experiment:
     "What to train. Raises `HarLsError` for an empty axis."
 
-    datasets: tuple = ("uci_har", "wisdm")
-    models: tuple = ("resnet1d", "moderntcn")
-    alphas: tuple = (0.0, 0.05, 0.1, 0.2)  # of the models
-    followed: tuple = (0.0, 0.1)  # strengths for which the information is followed over training
-    seeds: int = 4
-    teacher: str = "moderntcn"
+    datasets: tuple = ("mhealth", "wisdm", "uci_har")
+    models: tuple = ("resnet1d",)
+    folds: tuple = (0, 1, 2, 3, 4)  # of new people, for the models
+    alphas: tuple = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # of the models
+    followed: tuple = (0.0, 0.01, 0.1, 0.2)  # strengths for which the information is followed over training
+    seeds: int = 2
+    teacher: str = "resnet1d"
     student: str = "resnet1d_small"
-    teacher_alphas: tuple = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.75)
+    known_folds: tuple = (0,)  # of known people, for teachers and students
+    teacher_alphas: tuple = (0.0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6)
     temperatures: tuple = (1, 2, 3, 4, 8, 12, 16)  # of the students of hard-target teachers
-    student_seeds: int = 3
-    epochs: int = 10
-    max_windows: int | None = 2000  # at most so many windows in each part
-    watched: tuple = (1, 2, 5, -1)  # epochs after which the information is estimated; -1: the last
+    student_seeds: int = 5
+    epochs: int | None = None  # None: as the model's recipe says
+    max_windows: int | None = None  # at most so many windows in each part; None: all
+    watched: tuple = (1, 2, 5, 10, -1)  # epochs after which the information is estimated; -1: the last
     draws: dict = field(default_factory=lambda: dict(windows=100, draws=100, held_out=20))  # N, L and M of the estimate
 
     def __post_init__(self):
-        for name in ("datasets", "models", "alphas", "teacher_alphas", "temperatures"):
+        for name in ("datasets", "models", "folds", "alphas", "known_folds", "teacher_alphas", "temperatures"):
             if not getattr(self, name):
                 raise HarLsError(f"{name} is empty: name at least one")
 
@@ -59,10 +64,9 @@ PROFILES = {
     "full": dict(),
     "quick": dict(
         datasets=("synthetic",),
-        models=("resnet1d",),
+        folds=(0,),
         alphas=(0.0, 0.1),
         seeds=2,
-        teacher="resnet1d",
         teacher_alphas=(0.0, 0.1),
         temperatures=(1, 4),
         student_seeds=2,
@@ -89,18 +93,18 @@ def experiment_specs(
     experiment: Experiment,  # what to train
 ) -> list:
     "Its runs. Raises `HarLsError` as `RunSpec` does."
-    specs, size = [], dict(epochs=experiment.epochs, max_windows=experiment.max_windows)
+    size, specs = dict(epochs=experiment.epochs, max_windows=experiment.max_windows), []
     for dataset in experiment.datasets:
-        for model in experiment.models:
-            for alpha in experiment.alphas:
-                watched = list(experiment.watched) if alpha in experiment.followed else []
-                more = dict(seeds=experiment.seeds, settings=dict(watched=watched, **experiment.draws))
-                specs.append(RunSpec(dataset, model, alpha, notebook="trained", **more, **size))
-        for alpha in experiment.teacher_alphas:
+        for model, fold, alpha in product(experiment.models, experiment.folds, experiment.alphas):
+            watched = list(experiment.watched) if alpha in experiment.followed else []
+            settings = dict(watched=watched, **experiment.draws)
+            more = dict(fold=fold, seeds=experiment.seeds, notebook="trained", settings=settings)
+            specs.append(RunSpec(dataset, model, alpha, "subject", **more, **size))
+        for fold, alpha in product(experiment.known_folds, experiment.teacher_alphas):
             temperatures = list(experiment.temperatures) if alpha == 0 else [1]
             settings = dict(teacher=experiment.teacher, temperatures=temperatures)
-            more = dict(seeds=experiment.student_seeds, settings=settings)
-            specs.append(RunSpec(dataset, experiment.student, alpha, notebook="distil", **more, **size))
+            more = dict(fold=fold, seeds=experiment.student_seeds, notebook="distil", settings=settings)
+            specs.append(RunSpec(dataset, experiment.student, alpha, "random", **more, **size))
     return specs
 
 # %% ../../nbs/08_paper/04_experiment.ipynb #9485fe3e
@@ -154,7 +158,7 @@ def projected(
     return pd.concat(tables, ignore_index=True).astype({"x": "float32", "y": "float32"})
 
 # %% ../../nbs/08_paper/04_experiment.ipynb #2ecb8835
-PEOPLE = ("accuracy", "nll", "ece", "ece_spread", "nll_temperature", "ece_temperature", "ece_temperature_spread")
+PEOPLE = ("accuracy", "nll", "ece", "ece_spread", "nll_temperature", "ece_temperature", "ece_temperature_spread", "intra")
 SHARED = ("spread", "own", "unevenness", "tilt", "scale")  # of the cluster numbers
 
 
@@ -236,7 +240,7 @@ class Results:
     temperature: pd.DataFrame  # part, scaled, temperature, at_bound, accuracy, ece, nll; T from the validation part
     sweep: pd.DataFrame  # test part: temperature, accuracy, ece, nll
     counts: pd.DataFrame  # test part: scaled, and what `har_ls.evidence.results.counts` gives
-    information: pd.DataFrame  # epoch, information, first, second (classes), watched (windows)
+    information: pd.DataFrame  # epoch, information, within, first, second (classes), watched (windows)
     # model is the student; role, temperature, part, accuracy, ece, nll, gamma (of the targets learnt from)
     distillation: pd.DataFrame
     people: pd.DataFrame  # test part: what `people_of` gives
@@ -299,7 +303,7 @@ MORE = {  # columns of tables that stay empty when only one kind of run is there
     "temperature": ("scaled", "temperature", "at_bound", "accuracy", "ece", "nll"),
     "sweep": ("temperature", "accuracy", "ece", "nll"),
     "counts": ("scaled", "quantity", "bin", "low", "high", "n", "total", "right"),
-    "information": ("epoch", "information", "first", "second", "watched"),
+    "information": ("epoch", "information", "within", "first", "second", "watched"),
     "distillation": ("role", "temperature", "accuracy", "ece", "nll", "gamma"),
     "people": ("subject", "n"),
     "distillation_people": ("role", "temperature", "subject", "n"),
@@ -384,7 +388,7 @@ def compared(
             ece_like=table.ece.where(~hard, table.ece_temperature),
             ece_like_spread=table.ece_spread.where(~hard, table.ece_temperature_spread),
         )
-        some.append((table, (*SHARED, "ece", "ece_like", "nll_scaled")))
+        some.append((table, (*SHARED, "intra", "accuracy", "ece", "ece_like", "nll_scaled")))
     if len(pupils):
         best = pd.Series(best_temperature(results))
         at = best.reindex(pd.MultiIndex.from_frame(pupils[CELL])).to_numpy()
@@ -398,28 +402,55 @@ def compared(
 def followed_information(
     results: Results,
 ) -> pd.DataFrame:
-    """The change of the information after the last epoch, in the form of `cell_effects`; it is not measured person by
-    person."""
+    """The changes of `information` and of `within` after the last epoch, in the form of `cell_effects`. They are
+    measured on windows of training people, so that folds stand for people: the interval is a t interval over folds,
+    seeds averaged first. There is none from fewer than `FEWEST_PEOPLE` folds."""
     table = results.information
     if not len(table):
         return pd.DataFrame()
     last = table.sort_values("epoch").drop_duplicates([*CELL, "fold", "alpha", "seed"], keep="last")
-    reason, rows = "no interval: not measured person by person", []
-    mean = last.groupby([*CELL, "alpha"]).information.mean()
-    for (*cell, alpha), value in mean[mean.index.get_level_values("alpha") > 0].items():
-        if (*cell, 0.0) in mean:
-            seeds, folds = last[last.alpha == alpha].pipe(in_cell, cell)[["seed", "fold"]].nunique()
-            effect = Effect(mean[(*cell, 0.0)], value, np.nan, np.nan, 0, int(seeds), int(folds), reason)
-            rows.append(dict(zip(CELL, cell), alpha=alpha, measure="information") | described(effect, "information"))
+    long, rows = last.melt([*CELL, "fold", "alpha", "seed"], ["information", "within"], "measure"), []
+    for (*cell, measure), mine in long.groupby([*CELL, "measure"]):
+        folds = mine.groupby(["fold", "alpha"]).value.mean().unstack("alpha")
+        for alpha in folds.columns[folds.columns > 0] if 0.0 in folds else ():
+            both, seeds = folds[[0.0, alpha]].dropna(), mine[mine.alpha == alpha].seed.nunique()
+            effect = over_folds(both[0.0].to_numpy(), both[alpha].to_numpy(), int(seeds))
+            rows.append(dict(zip(CELL, cell), alpha=alpha, measure=measure) | described(effect, measure))
     return pd.DataFrame(rows)
+
+
+def over_folds(
+    base: np.ndarray,  # [F] a measure in each fold, without smoothing
+    value: np.ndarray,  # [F] and with
+    seeds: int,  # trainings behind each
+) -> Effect:
+    "The mean change with a t interval over folds."
+    few, number = len(base) < FEWEST_PEOPLE, len(base)
+    reason = f"no interval from {several(number, 'fold')}: at least {FEWEST_PEOPLE} are needed" if few else ""
+    se = np.nan if few else float(np.std(value - base, ddof=1) / np.sqrt(number))
+    means = float(base.mean()), float(value.mean())
+    return Effect(*means, se, np.nan if few else number - 1.0, 0, seeds, number, reason)
+
+
+def advantage(
+    results: Results,
+) -> pd.DataFrame:
+    """By how much a teacher is more accurate than the student that learns from the labels, both without smoothing: as
+    `cell_effects`, base is the student and value the teacher. Without a clear advantage there is nothing to teach."""
+    table = results.distillation_people
+    if not len(table):
+        return pd.DataFrame(columns=[*CELL, "low"])
+    two = table[(table.alpha == 0) & table.role.isin(["teacher", "direct"])]
+    return cell_effects(pieces(two.assign(alpha=(two.role == "teacher").astype(float)), ("accuracy",)))
 
 # %% ../../nbs/08_paper/04_experiment.ipynb #9280704a
 def comparisons(
     results: Results,
 ) -> pd.DataFrame:
-    """What `har_ls.evidence.effects.cell_effects` gives, for: spread, own, unevenness, tilt, scale; ece; ece_like
-    (smoothing without, hard targets with temperature); nll_scaled (both with temperature); teacher (accuracy); student
-    (accuracy: of the smoothed teacher at T = 1, of the hard one at its best T); information (after the last epoch).
+    """What `har_ls.evidence.effects.cell_effects` gives, for: spread, own, unevenness, tilt, scale; intra; accuracy;
+    ece; ece_like (smoothing without, hard targets with temperature); nll_scaled (both with temperature); teacher
+    (accuracy); student (accuracy: of the smoothed teacher at T = 1, of the hard one at its best T); information and
+    within (after the last epoch).
 
     The margin of ece_like is the largest distance between the two ways in the paper's Table 3."""
     found = [cell_effects(pieces(table, measures)) for table, measures in compared(results)]
@@ -463,7 +494,7 @@ CLAIMS = {
     "information": (
         "section 4, Figure 6",
         "Smoothing erases information about the window from the logits.",
-        [("information", "falls")],
+        [("within", "falls")],
     ),
 }
 SIDES = {
@@ -472,7 +503,7 @@ SIDES = {
     "nll_scaled": "NLL with temperature, smoothing minus hard targets",
     "teacher": "accuracy of smoothed minus hard-target teacher",
     "student": "accuracy of the students, smoothed teacher (T = 1) minus hard-target teacher (best T)",
-    "information": "nats after the last epoch, smoothing minus hard targets",
+    "within": "nats about the window once its class is known, after the last epoch, smoothing minus hard targets",
     "spread": "spread, smoothing minus hard targets",
     "tilt": "tilt, smoothing minus hard targets",
     "scale": "mean length of features, smoothing minus hard targets",
@@ -510,13 +541,21 @@ def _with_numbers(row, table):
     if not row["judged"]:
         return row | dict(cells=0, where=(), n="")
     shown = in_cell(table[table.measure == row["measure"]], row["where"]).iloc[0]
-    n = shown.reason or f"{shown.people:.0f} people, {shown.seeds:.0f} seeds"
+    of = several(int(shown.people), "person", "people") if shown.people else several(int(shown.folds), "fold")
+    n = shown.reason or f"{of}, {shown.seeds:.0f} seeds"
     return row | dict(cells=row["judged"], where=(*row["where"], row["measure"]), n=n)
 
 # %% ../../nbs/08_paper/04_experiment.ipynb #a8dd6719
 def published() -> Path:
     "The folder of the published tables."
     return study_notebook("run").parent / "results" / "paper"
+
+
+def is_published(
+    folder: str | Path,  # of runs, or of published tables
+) -> bool:
+    "Whether these are the results that come with the project, on which its page stands."
+    return Path(folder).resolve() == published().resolve()
 
 
 def page(

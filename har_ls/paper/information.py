@@ -110,7 +110,7 @@ def disturbed_copies(
     windows: int = 100,  # N, half of each class, evenly spaced over the training part; fewer if there are not so many
     copies: int = 120,  # of each window
     seed: int = 0,  # of the disturbances
-) -> np.ndarray:  # [copies, N, C, L] float32
+) -> tuple:  # ([copies, N, C, L] float32, how many of the N windows, the first, are of the first class)
     """Windows of two classes, disturbed in the sensors' units as `disturb` does (no rotation where channels are not
     triads), then scaled as the split scales."""
     rng = np.random.default_rng(seed)
@@ -122,27 +122,36 @@ def disturbed_copies(
     x = np.asarray(split.windows.x[split.train[np.concatenate(chosen)]], np.float32)
     degrees = 0.0 if x.shape[1] % 3 else 10.0
     scaled = [(disturb(x, rng, degrees=degrees) - split.mean[:, None]) / split.std[:, None] for _ in range(copies)]
-    return np.stack(scaled).astype(np.float32)
+    return np.stack(scaled).astype(np.float32), len(chosen[0])
 
 
 @torch.inference_mode()
 def logit_information(
     model: torch.nn.Module,  # over R replicas
-    copies: np.ndarray,  # from `disturbed_copies`
+    copies: tuple,  # from `disturbed_copies`
     pair: tuple,  # the same two classes
     held_out: int = 20,  # the last so many copies evaluate, those before them fit
-) -> np.ndarray:  # [R] nats; not a number for a replica that has diverged
-    "Mutual information between the window and the difference of the two classes' logits."
-    folded = model.eval().fold().eval()
+) -> tuple:  # ([R] nats, [R] nats); not a number for a replica that has diverged
+    """Mutual information between the window and the difference of the two classes' logits; and what of it is about the
+    window once its class is known."""
+    (copies, first), folded = copies, model.eval().fold().eval()
     replicas = len(folded.templates)
     difference = []
     for x in copies:
         logits = folded(torch.as_tensor(x).to(folded.templates).expand(replicas, *x.shape))[1]
         difference.append((logits[..., pair[0]] - logits[..., pair[1]]).float().cpu().numpy())
     y = np.stack(difference, -1)
-    return np.array(
-        [mutual_information(r[:, :-held_out], r[:, -held_out:]) if np.isfinite(r).all() else np.nan for r in y], float
-    )
+    alike = [
+        (share, _of_windows(y[:, some], held_out))
+        for some, share in ((slice(first), first), (slice(first, None), y.shape[1] - first))
+    ]
+    return _of_windows(y, held_out), sum(share * each for share, each in alike) / y.shape[1]
+
+
+def _of_windows(y, held_out):
+    "Information of draws `[R, N, copies]`, not a number where some are not finite."
+    each = [mutual_information(r[:, :-held_out], r[:, -held_out:]) if np.isfinite(r).all() else np.nan for r in y]
+    return np.array(each, float)
 
 # %% ../../nbs/08_paper/03_information.ipynb #e69441f5
 class Watch:
@@ -162,14 +171,16 @@ class Watch:
         self.copies = disturbed_copies(split, self.pair, windows, draws + held_out) if self.epochs else None
 
     def __call__(self, model, replicas):
-        """What enters the history: information (nan where none was estimated), first, second (classes), watched
-        (windows)."""
+        """What enters the history: information and within (nan where none was estimated), first, second (classes),
+        watched (windows)."""
         epoch = self.reached[replicas.start] = self.reached.get(replicas.start, 0) + 1
         here = epoch in self.epochs
-        information = logit_information(model, self.copies, self.pair, self.held_out) if here else np.nan
+        nothing = np.nan, np.nan
+        information, within = logit_information(model, self.copies, self.pair, self.held_out) if here else nothing
         return dict(
             information=information,
+            within=within,
             first=self.pair[0],
             second=self.pair[1],
-            watched=self.copies.shape[1] if here else 0,
+            watched=self.copies[0].shape[1] if here else 0,
         )

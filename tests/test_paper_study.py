@@ -192,6 +192,8 @@ def made_up(results, **wanted):
                     person[name] = person[f"{name}_spread"] = start + on * change("ece")
                 rows["people"].append(person | dict(nll_temperature=5 + on * change("nll")))
                 pupil = key | dict(model="resnet1d_small", subject=j, n=10)
+                alone = dict(role="direct", temperature=1.0, accuracy=6 + rng.normal(0, 0.05))
+                rows["distillation_people"].append(pupil | alone)
                 rows["distillation_people"].append(
                     pupil | dict(role="teacher", temperature=1.0, accuracy=9 + on * change("teacher"))
                 )
@@ -339,20 +341,18 @@ def test_the_interval_of_the_information_is_a_t_interval_over_folds():
 
 
 def test_only_a_better_teacher_has_something_to_teach(results):
-    from har_ls.paper import tables
-
-    def of(teacher):
+    def of(ahead):
         school = made_up(results).distillation_people
-        alone = school[(school.role == "teacher") & (school.alpha == 0)].assign(role="direct")
-        noise = np.random.default_rng(1).normal(0, 0.05, len(alone))
-        return replace(
-            made_up(results),
-            distillation_people=pd.concat([school, alone.assign(accuracy=alone.accuracy - 10 * teacher + noise)]),
-        )
+        alone = (school.role == "direct") & (school.alpha == 0)
+        noise = np.random.default_rng(1).normal(0, 0.05, len(school))
+        accuracy = school.accuracy.where(~alone, 9 - 10 * ahead + noise)
+        return replace(made_up(results), distillation_people=school.assign(accuracy=accuracy))
 
     better, no_better = (experiment.advantage(of(ahead)).iloc[0] for ahead in (0.1, 0.0))
     assert better.low > 0 and np.isclose(better.estimate, 0.1, atol=0.02) and no_better.low < 0
-    assert tables.find(of(0.1)).schools and not tables.find(of(0.0)).schools
+    assert experiment.schools(of(0.1)) == [("wisdm", "resnet1d_small", "subject")] and not experiment.schools(of(0.0))
+    card = experiment.scorecard(of(0.0)).set_index("name")
+    assert set(card.verdict[["teacher", "student"]]) == {"not measured here"}
 
 
 def test_tilt_sees_only_what_matters():

@@ -6,8 +6,8 @@
 __all__ = ['PROFILES', 'PEOPLE', 'SHARED', 'TABLES', 'KEY', 'MORE', 'CLAIMS', 'SIDES', 'Experiment', 'make_experiment',
            'experiment_specs', 'identity_check', 'cluster_numbers', 'chosen_triples', 'projected', 'cluster_values',
            'people_of', 'analysed', 'Results', 'collect', 'publish', 'printed', 'best_temperature', 'tuned_alpha',
-           'compared', 'followed_information', 'over_folds', 'advantage', 'comparisons', 'scorecard', 'published',
-           'is_published', 'page']
+           'compared', 'schools', 'followed_information', 'over_folds', 'advantage', 'comparisons', 'scorecard',
+           'published', 'is_published', 'page']
 
 # %% ../../nbs/08_paper/04_experiment.ipynb #de8dc4bc
 import json
@@ -379,8 +379,10 @@ def tuned_alpha(
 def compared(
     results: Results,
 ) -> list:  # of (table of people, measures)
-    "The tables of people in which the rows without smoothing are what smoothing is compared with."
-    table, pupils, some = results.people, results.distillation_people, []
+    """The tables of people in which the rows without smoothing are what smoothing is compared with; of teachers and
+    students those of `schools`."""
+    table, pupils, better, some = results.people, results.distillation_people, schools(results), []
+    pupils = pupils[[cell in better for cell in pupils[CELL].itertuples(index=False, name=None)]]
     if len(table):
         hard = table.alpha == 0
         table = table.assign(
@@ -397,6 +399,14 @@ def compared(
         mine = pupils[(pupils.role == "distilled") & (pupils.temperature == at)]
         some.append((mine.assign(student=mine.accuracy), ("student",)))
     return some
+
+
+def schools(
+    results: Results,
+) -> list:  # of (dataset, student, protocol)
+    "The cells of students whose teacher is surely better than they are alone; only there is something to teach."
+    better = advantage(results)
+    return list(better.loc[better["low"] > 0, CELL].itertuples(index=False, name=None))
 
 
 def followed_information(

@@ -54,6 +54,7 @@ def sketch_reliability(axis):
     axis.plot(x, x + 0.05 * np.sin(6 * x), color=SOFT, label="smoothing")
     axis.plot(x, x - 0.04 * np.sin(5 * x), "--", color=HARD, label="with temperature")
     axis.legend(fontsize=6, frameon=False, loc="upper left")
+    axis.set(aspect="equal")
     _bare(axis, "", "confidence", "accuracy")
 
 

@@ -24,7 +24,7 @@ from ..evidence.statistics import CELL, in_cell, margin_of
 from ..evidence.words import Undecided, cell_name, cut_short, dataset_name, interval, listing, model_name, several
 from ..evidence.words import signed
 from .experiment import CLAIMS, Results, advantage, analysed, best_temperature, chosen_triples, compared
-from .experiment import comparisons, printed, projected, scorecard, tuned_alpha
+from .experiment import comparisons, printed, projected, schools, scorecard, tuned_alpha
 from ..predictions import Predictions
 
 # %% ../../nbs/08_paper/05_tables.ipynb #d22c46dd
@@ -129,13 +129,8 @@ class Findings:
     tuned: dict  # cell -> strength above 0 with the lowest ECE on the validation part
     best: dict  # cell -> temperature of hard-target teachers with the best students on the validation part
     teachers: dict  # cell of students -> model of their teacher
+    schools: list  # those cells of students in which there is something to teach
     advantage: pd.DataFrame  # from `har_ls.paper.experiment.advantage`
-
-    @property
-    def schools(self) -> list:
-        "The cells of students whose teacher is surely better than they are alone; only there is something to teach."
-        better = self.advantage[self.advantage["low"] > 0]
-        return [cell for cell in self.students if len(in_cell(better, cell))]
 
     @property
     def real(self) -> bool:
@@ -150,16 +145,18 @@ def find(
     "Compare and judge. Raises `HarLsError` if nothing was trained with this strength and without."
     about = results.runs[[*["label", "model", "protocol"], "settings"]].itertuples(index=False)
     teachers = {tuple(row[:3]): teacher for row in about if (teacher := json.loads(row[3]).get("teacher"))}
+    students, some = in_order(results.distillation, alpha), schools(results)
     return Findings(
         results,
         alpha,
         comparisons(results),
         scorecard(results, alpha),
         in_order(results.clusters, alpha),
-        in_order(results.distillation, alpha),
+        students,
         tuned_alpha(results),
         best_temperature(results),
         teachers,
+        [cell for cell in students if cell in some],
         advantage(results),
     )
 

@@ -189,12 +189,14 @@ FOUND["uci_har"] = (
     FOLDS,
     GAIN,
 )
+
+# %% ../../nbs/07_evidence/20_stories.ipynb #1db6ccbf
 FOUND["dsads"] = (
     Paragraph(
         MISTAKEN,
-        "Standing is taken for riding in a lift, and standing in a lift that waits for one that moves. Between floors a "
-        "lift does not accelerate, and whoever stands in it stands. And walking on a treadmill is taken for walking on "
-        "an inclined one: the legs know the difference, but each pair of legs in its own way.",
+        "Standing is taken for riding in a lift, and standing in a lift that waits for one that moves. Between floors "
+        "a lift does not accelerate, and whoever stands in it stands. And walking on a treadmill is taken for walking "
+        "on an inclined one: the legs know the difference, but each pair of legs in its own way.",
         partial(
             confused,
             pairs=(

@@ -158,7 +158,8 @@ def projected(
     return pd.concat(tables, ignore_index=True).astype({"x": "float32", "y": "float32"})
 
 # %% ../../nbs/08_paper/04_experiment.ipynb #2ecb8835
-PEOPLE = ("accuracy", "nll", "ece", "ece_spread", "nll_temperature", "ece_temperature", "ece_temperature_spread", "intra")
+PEOPLE = ("accuracy", "nll", "ece", "ece_spread", "nll_temperature", "ece_temperature", "ece_temperature_spread")
+PEOPLE += ("intra",)
 SHARED = ("spread", "own", "unevenness", "tilt", "scale")  # of the cluster numbers
 
 
@@ -408,7 +409,7 @@ def schools(
     better = advantage(results)
     return list(better.loc[better["low"] > 0, CELL].itertuples(index=False, name=None))
 
-
+# %% ../../nbs/08_paper/04_experiment.ipynb #43257e9a
 def followed_information(
     results: Results,
 ) -> pd.DataFrame:

@@ -57,7 +57,7 @@ def sketch_reliability(axis):
     axis.set(aspect="equal")
     _bare(axis, "", "confidence", "accuracy")
 
-
+# %% ../../nbs/08_paper/06_figures.ipynb #2c67727a
 def sketch_likelihood(axis):
     "Figure 4: NLL against temperature; the valley of hard targets is deeper than that of smoothing at any temperature."
     t = np.linspace(-1.3, 1.3, 60)

@@ -245,7 +245,8 @@ def standing(
     if row.verdict == "not measured here":
         return None
     if row.verdict == "undecided":
-        return Undecided(f"{row.agree:.0f} of {several(row.cells, 'result')} point this way; {deciding(findings, name)}")
+        agree = f"{row.agree:.0f} of {several(row.cells, 'result')} point this way"
+        return Undecided(f"{agree}; {deciding(findings, name)}")
     return "equivalent" if row.why == "too small to matter" else row.verdict
 
 

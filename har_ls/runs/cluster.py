@@ -133,7 +133,7 @@ def existing_cluster(
     from distributed import Client
 
     try:
-        client = Client(scheduler, timeout=5, set_as_default=False)
+        client = Client(scheduler, timeout=15, set_as_default=False)
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise HarLsError(f"--scheduler {scheduler}: no Dask scheduler answers there ({error})") from error
     with client:

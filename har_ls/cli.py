@@ -602,6 +602,7 @@ def do_paper(args):
         return code
     if args.publish:
         experiment.publish(experiment.collect(folder), args.publish)
+        folder = args.publish
         print(f"The tables: {args.publish}")
     if not args.no_page:
         print(f"The page: {experiment.page(folder, out)} (and paper.ipynb beside it)")
@@ -617,7 +618,8 @@ def paper_runs(args, axes) -> tuple:  # (folder of runs, folder of the page, exi
 
     check_workers(args.workers, args.scheduler)
     folder = Path(args.out or "runs/paper")
-    planned = plan(experiment.experiment_specs(experiment.make_experiment(args.profile, **axes)), folder, args.data)
+    specs = experiment.experiment_specs(experiment.make_experiment(args.profile, **axes))
+    planned = plan(specs, folder, args.data, experiment.published_names())
     if args.dry_run:
         return folder, None, dry_run(planned, args.workers)
     outcome = execute(planned, folder, args.data, args.workers, args.scheduler, Display())

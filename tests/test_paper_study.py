@@ -67,6 +67,56 @@ def test_the_same_command_trains_nothing(quick, capsys, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in runs.run_folders("here")} == before
 
 
+def only(results, chosen):
+    "The results of some runs: `chosen` of (fold, alpha)."
+    tables = {name: getattr(results, name) for name in experiment.TABLES}
+    keep = {name: [chosen(*key) for key in zip(table.fold, table.alpha)] for name, table in tables.items()}
+    return experiment.Results(**{name: table[keep[name]] for name, table in tables.items()})
+
+
+def rows(results):
+    "All rows as text, in one order."
+    results = replace(results, runs=results.runs.assign(seeds=results.runs.seeds.map(lambda some: list(map(int, some)))))
+    tables = {name: getattr(results, name) for name in experiment.TABLES}
+    return {name: sorted(map(str, table[sorted(table)].to_numpy().tolist())) for name, table in tables.items()}
+
+
+def test_published_tables_grow_and_hold_nothing_twice(results, tmp_path):
+    "Runs that are published in two parts, one of them twice, are the same tables; other code drives the old ones out."
+    folder = tmp_path / "tables"
+    hard, smooth = (only(results, lambda fold, alpha, on=on: (alpha > 0) == on) for on in (False, True))
+    for part in (hard, smooth, hard):
+        both = experiment.publish(part, folder)
+    assert rows(both) == rows(results) == rows(experiment.collect(folder))
+    newer = replace(smooth, runs=smooth.runs.assign(code="another"))
+    assert rows(experiment.publish(newer, folder)) == rows(newer)
+
+
+def test_a_publication_that_is_stopped_midway_is_made_whole_by_the_next(results, tmp_path, monkeypatch):
+    hard, smooth = (only(results, lambda fold, alpha, on=on: (alpha > 0) == on) for on in (False, True))
+    experiment.publish(hard, tmp_path)
+    write, count = pd.DataFrame.to_parquet, iter(range(100))
+
+    def stopping(self, *args, **more):
+        if next(count) == 4:
+            raise KeyboardInterrupt
+        return write(self, *args, **more)
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.publish(smooth, tmp_path)
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", write)
+    assert set(pd.read_parquet(tmp_path / "runs.parquet").run) == set(hard.runs.run)
+    assert rows(experiment.publish(smooth, tmp_path)) == rows(results)
+
+
+def test_what_is_published_is_not_planned_again(quick, monkeypatch, capsys):
+    monkeypatch.chdir(quick)
+    monkeypatch.setattr(experiment, "published", lambda: quick / "tables")
+    assert cli.main([*SMALL, "--out", "elsewhere", "--dry-run"]) == 0
+    assert "4 runs: 4 done, nothing is left to do" in capsys.readouterr().out
+
+
 def test_runs_of_the_paper_and_ordinary_ones_are_kept_apart(quick):
     assert len(runs.load(quick / "here")) == 0 and len(runs.specs(quick / "here")) == 0
     about = runs.specs(quick / "here", None)
@@ -99,8 +149,7 @@ def test_what_a_run_keeps(quick):
 
 def test_published_tables_are_the_collected_ones(quick, results, tmp_path):
     published = experiment.collect(quick / "tables")
-    for name in experiment.TABLES:
-        pd.testing.assert_frame_equal(getattr(published, name), getattr(results, name), check_dtype=False)
+    assert rows(published) == rows(results)
     pd.testing.assert_frame_equal(experiment.scorecard(published), experiment.scorecard(results))
     assert sorted(item.name for item in (quick / "tables").iterdir()) == sorted(
         f"{name}.parquet" for name in experiment.TABLES

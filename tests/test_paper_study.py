@@ -76,7 +76,8 @@ def only(results, chosen):
 
 def rows(results):
     "All rows as text, in one order."
-    results = replace(results, runs=results.runs.assign(seeds=results.runs.seeds.map(lambda some: list(map(int, some)))))
+    seeds = [list(map(int, some)) for some in results.runs.seeds]
+    results = replace(results, runs=results.runs.assign(seeds=seeds))
     tables = {name: getattr(results, name) for name in experiment.TABLES}
     return {name: sorted(map(str, table[sorted(table)].to_numpy().tolist())) for name, table in tables.items()}
 

@@ -256,6 +256,26 @@ def test_lengths_are_compared_on_the_same_people():
     assert set(report.in_every_length(pd.DataFrame(rows)).fold) == {0, 1}
 
 
+def test_intervals_against_training_length_are_those_of_the_people_that_all_lengths_share():
+    from har_ls.evidence import effects
+
+    tables, rows = [], []
+    for factor, folds in ((0.25, 2), (1.0, 3)):
+        study = effects.imaginary_study(np.random.default_rng(0), people=9, folds=3)[:folds]
+        tables.append(effects.people_table(study, dataset="wisdm", model="resnet1d").assign(epoch_factor=factor))
+        key = dict(dataset="wisdm", model="resnet1d", protocol="subject", part="test", epoch_factor=factor)
+        values = dict(accuracy=0.9, nll=0.3, ece=0.1, overconfidence=0.0, train_accuracy=1.0)
+        for fold in range(folds):
+            rows += [key | values | dict(fold=fold, alpha=a, seed=s) for a in (0.0, 0.1) for s in range(3)]
+    people = pd.concat(tables)
+    found = report.by_length(pd.DataFrame(rows), 0.1, people).set_index("epoch_factor")
+    for factor, table in people[people.fold < 2].groupby("epoch_factor"):
+        wanted = effects.cell_effects(effects.pieces(table, ("nll", "ece"))).set_index("measure")
+        for name in ("nll", "ece"):
+            ends = found.loc[factor, [f"{name}_low", f"{name}_high"]].to_list()
+            assert np.allclose(ends, wanted.loc[name, ["low", "high"]].to_list())
+
+
 def test_collecting_draws_nothing():
     code = (
         "import sys, har_ls.evidence.results, har_ls.evidence.judging, har_ls.evidence.words;"

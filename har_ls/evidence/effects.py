@@ -451,7 +451,7 @@ DESIGNS = [
 
 def publish_coverage(
     path: str | Path,  # the table to write, such as nbs/study/results/coverage.csv
-    studies: int = 300,  # of each design
+    studies: int = 1000,  # of each design
     designs: list = DESIGNS,  # arguments of `imaginary_study`
 ) -> pd.DataFrame:
     "Simulate all designs and write the table: the design, what `coverage` gives, and the date."

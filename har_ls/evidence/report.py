@@ -273,9 +273,11 @@ def _opening_panel(ax, rows, endpoint, dots):
 def by_length(
     metrics: pd.DataFrame,  # with the column epoch_factor; one row per training and part
     alpha: float,  # strength
+    people: pd.DataFrame | None = None,  # the same trainings person by person, for intervals
 ) -> pd.DataFrame:
     """One row per cell and training length: `CELL`, epoch_factor, train_accuracy, and the change in accuracy, nll,
-    ece and overconfidence. Cells with one length are left out."""
+    ece and overconfidence; with people, the ends of the 95 % interval of each of the first three (accuracy_low,
+    accuracy_high and so on). Cells with one length are left out."""
     columns = [*CELL, "epoch_factor", "train_accuracy", "accuracy", "nll", "ece", "overconfidence"]
     if "epoch_factor" not in metrics or metrics.epoch_factor.nunique() < 2:
         return pd.DataFrame(columns=columns)
@@ -292,7 +294,18 @@ def by_length(
             .assign(epoch_factor=factor)
         )
     table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
-    return table[table.groupby(CELL).epoch_factor.transform("nunique") > 1][columns].reset_index(drop=True)
+    table = table[table.groupby(CELL).epoch_factor.transform("nunique") > 1][columns].reset_index(drop=True)
+    return table if people is None else _with_ends(table, in_every_length(real(people)), alpha)
+
+
+def _with_ends(table, people, alpha):
+    "With the intervals of accuracy, nll and ece, length by length."
+    measures, found = ("accuracy", "nll", "ece"), []
+    for factor, mine in people[people.alpha.isin([0.0, alpha])].groupby("epoch_factor"):
+        effects = cell_effects(pieces(mine, measures)).pivot(index=CELL, columns="measure", values=["low", "high"])
+        effects.columns = [f"{name}_{end}" for end, name in effects.columns]
+        found.append(effects.reset_index().assign(epoch_factor=factor))
+    return table.merge(pd.concat(found), on=[*CELL, "epoch_factor"], how="left") if found else table
 
 # %% ../../nbs/07_evidence/12_report.ipynb #b38ff9cb
 def in_every_length(
@@ -308,29 +321,24 @@ def in_every_length(
 def length_figure(
     table: pd.DataFrame,  # from `by_length`
 ):
-    """Training accuracy and the changes in accuracy, NLL and ECE against training length, one line per cell. Returns
-    the Figure."""
+    """Training accuracy and the changes in accuracy, NLL and ECE against training length, one line per cell, with
+    intervals where there are any. Returns the Figure."""
     figure, axes = _in_pairs(4, 0.8, 2.6)
     names = {
-        "train_accuracy": "training accuracy, no smoothing",
+        "train_accuracy": "training accuracy",
         "accuracy": "change in test accuracy",
         "nll": "change in NLL (nats)",
         "ece": "change in ECE",
     }
     for ax, (name, words) in zip(axes, names.items()):
-        for number, (cell, group) in enumerate(table.groupby(CELL)):
-            group = group.sort_values("epoch_factor")
-            tint = plt.get_cmap("tab10")(number % 10)
-            ax.plot(
-                group.epoch_factor,
-                group[name],
-                marker(cell[1]) + "-",
-                color=tint,
-                markersize=5,
-                label=f"{dataset_name(cell[0])}, {model_name(cell[1])}",
-            )
-        if name != "train_accuracy":
+        if name == "train_accuracy":
+            ax.set_ylim(min(0.9, table[name].min() - 0.02), 1.005)
+        else:
+            ends = [table.get(f"{name}_{end}", table[name]) for end in ("low", "high")]
+            ax.set_ylim(*reach(table[name], *ends, margin_of(name, 1.0)))
             ax.axhline(0, color="0.5", linewidth=1)
+        for number, (cell, group) in enumerate(table.groupby(CELL)):
+            _by_epochs(ax, cell, group.sort_values("epoch_factor"), name, plt.get_cmap("tab10")(number % 10), number)
         ax.set_xscale("log")
         ticks = sorted(table.epoch_factor.unique())
         ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -339,13 +347,22 @@ def length_figure(
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
+
+def _by_epochs(ax, cell, group, name, tint, number):
+    "The line of one cell, a little aside of the others, with its intervals."
+    x, label = group.epoch_factor * 1.03**number, f"{dataset_name(cell[0])}, {model_name(cell[1])}"
+    if f"{name}_low" in group:
+        for place, low, high in zip(x, group[f"{name}_low"], group[f"{name}_high"]):
+            whisker(ax, place, low, high, upright=True, color=tint, linewidth=1, alpha=0.6)
+    ax.plot(x, group[name], marker(cell[1]) + "-", color=tint, markersize=5, label=label)
+
 # %% ../../nbs/07_evidence/12_report.ipynb #0bf075c6
 def gap_figure(
     table: pd.DataFrame,  # one row per cell: gap, estimate, low, high, model, alpha; perhaps predicted
 ):
     """The change in ECE against the confidence gap, new and known people apart; a line where predictions are given.
     Returns the Figure."""
-    figure, ax = plt.subplots(figsize=(5.6, 3.4))
+    figure, ax = plt.subplots(figsize=(5.6, 3.8))
     ax.set_ylim(*reach(table.estimate, table.low, table.high, margin_of("ece", 1.0)))
     ax.axhspan(-margin_of("ece", 1.0), margin_of("ece", 1.0), color="0.92", linewidth=0)
     ax.axhline(0, color="0.5", linewidth=1)
@@ -366,7 +383,7 @@ def gap_figure(
         line = table.dropna(subset="predicted").sort_values("gap")
         ax.plot(line.gap, line.predicted, "x", color="0.3", markersize=5, label="predicted from the other datasets")
     ax.set(xlabel="confidence minus accuracy without smoothing, validation people", ylabel="change in ECE, test people")
-    ax.legend(fontsize=8)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 # %% ../../nbs/07_evidence/12_report.ipynb #570805ce
@@ -1343,7 +1360,7 @@ def model_means(
         rows.append(
             {"split": protocol, "model": model_name(model), "datasets": int(row[("accuracy", "size")])}
             | {
-                words: f"{row[(name, 'mean')]:.3f}".replace("-", "\N{MINUS SIGN}")
+                words: f"{round(row[(name, 'mean')], 3) + 0.0:.3f}".replace("-", "\N{MINUS SIGN}")
                 for name, words in (("accuracy", "accuracy"), ("nll", "NLL"), ("ece", "ECE"), ("overconfidence", "gap"))
             }
         )

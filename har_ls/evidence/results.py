@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAIN', 'KEPT', 'ORIGINAL', 'COPIES', 'KEY', 'TABLES', 'MADE_LATER', 'BINS', 'FEWEST_ON_A_PLANE', 'TRAINED', 'Results',
            'counts', 'coarser', 'confusion', 'features_on_a_plane', 'dataset_label', 'comparable', 'check_same_people',
-           'usual', 'collect', 'published_tables', 'is_published', 'of_every_length', 'strengths', 'copies', 'original',
-           'digits', 'summary', 'training_accuracy', 'undertrained_cells']
+           'usual', 'collect', 'published_tables', 'is_published', 'of_every_length', 'people_of_every_length',
+           'strengths', 'copies', 'original', 'digits', 'summary', 'training_accuracy', 'undertrained_cells']
 
 # %% ../../nbs/07_evidence/06_results.ipynb #4b60e6b3
 import json
@@ -253,6 +253,15 @@ def of_every_length(
     if "objective" not in metrics or "epoch_factor" not in metrics:
         return metrics.iloc[:0].assign(epoch_factor=1.0)
     return metrics[metrics.objective == "smoothing"].reset_index(drop=True)
+
+
+def people_of_every_length(
+    folder: str | Path,  # runs at any depth, or published tables
+) -> pd.DataFrame | None:
+    "What these trainings are on each person, with the column epoch_factor; None where no tables are published."
+    tables = published_tables(Path(folder))
+    people = pd.read_parquet(tables / "people.parquet") if tables else pd.DataFrame()
+    return people[people.objective == "smoothing"].reset_index(drop=True) if "epoch_factor" in people else None
 
 
 def strengths(

@@ -269,7 +269,7 @@ def in_short(
 ) -> list:  # of sentences
     "Whether the trainings are whole, and how many claims are supported."
     words, runs = findings.card.verdict.value_counts(), findings.results.runs
-    counted = listing(f"{n} {'is' if n == 1 else 'are'} {word}" for word, n in words.items())
+    counted = listing(f"{n} {'is' if n == 1 else 'are'} {word.replace(' here', ' yet')}" for word, n in words.items())
     where = "sensor data" if findings.real else "synthetic data: no real recordings were run"
     return [cut_short(runs), f"**Of {len(findings.card)} claims of the paper, {counted} on {where}.**"]
 

@@ -20,7 +20,7 @@ from har_ls.evidence.results import published_tables
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = ROOT / "nbs" / "study"
 DATA_PAGES = STUDY / "datasets"
-PAGES = "answer models sets explorer gallery costs advise advise_outputs paper speed".split()
+PAGES = "answer models sets methods explorer gallery costs advise advise_outputs paper speed".split()
 
 
 def execute(path: Path):

@@ -287,7 +287,7 @@ def combine(
     group, training = numbered(rows, [*CELL, "fold"]), numbered(rows, [*CELL, "fold", "seed"])
     people, (seeds, _) = int(person.max()) + 1, _seeds(group, training)
     count = dict(people=people, seeds=int(seeds.min()), folds=int(np.bincount(_seeds(cell, group)[1]).max()))
-    base, value = (float((sign * rows[name]).sum()) for name in ("base", "value"))
+    base, value = (float((sign * rows[name].to_numpy()).sum()) for name in ("base", "value"))  # not a number, if one is not
     reason = no_interval(people, seeds)
     if reason or rows["spread"].isna().any():
         return Effect(base, value, np.nan, np.nan, **count, reason=reason or "not measured for every person")

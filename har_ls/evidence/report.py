@@ -1225,6 +1225,7 @@ def reliability_grid(
                 markersize=2.5,
                 linewidth=1,
                 label=smoothing(alpha),
+                clip_on=False,  # a model that is sure and right has its only point in the corner
             )
         ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
 

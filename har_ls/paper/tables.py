@@ -238,6 +238,7 @@ def deciding(
 def standing(
     findings: Findings,
     name: str,  # of the claim
+    sided: bool = False,  # say which side contradicts: `falls` or `rises` instead of `contradicted`
 ) -> str | None:
     """`supported`, `contradicted`, `equivalent` (a difference is excluded), `Undecided`, or None if nothing was
     measured: for `har_ls.evidence.words.reading`."""
@@ -247,7 +248,9 @@ def standing(
     if row.verdict == "undecided":
         agree = f"{row.agree:.0f} of {several(row.cells, 'result')} point this way"
         return Undecided(f"{agree}; {deciding(findings, name)}")
-    return "equivalent" if row.why == "too small to matter" else row.verdict
+    if row.why == "too small to matter":
+        return "equivalent"
+    return row.why.removeprefix("it ") if sided and row.why else row.verdict
 
 
 def moves(

@@ -531,3 +531,14 @@ def test_the_explorer_of_many_cells_holds_no_made_up_data_and_starts_with_one_st
     static = text[text.index("explorer-static") : text.index("explorer-data")]
     first = rows[(rows.measure == data["start"]["measure"]) & (rows.alpha == 0.01)]
     assert static.count("<tr>") == 1 + len(first) and all(f"{value:.4f}" in static for value in first.base)
+
+
+def test_what_stands_when_all_questions_are_counted_together():
+    questions = [(measure, population) for measure in ("ece", "nll") for population in report.POPULATIONS]
+    pooled = pd.DataFrame(questions, columns=["measure", "population"]).assign(alpha=0.01)
+    pooled["stands"] = [question == ("ece", "known people") for question in questions]
+    told = report.counted_together(pooled, 0.01)
+    assert "4 of α = 0.01" in told and "*ECE of known people* stands; the others may still be luck" in told
+    assert "none stands." in report.counted_together(pooled.assign(stands=False), 0.01)
+    assert "may still be luck" not in report.counted_together(pooled.assign(stands=True), 0.01)
+    assert report.counted_together(pooled, 0.1) == ""

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'POPULATIONS', 'INSIDE', 'MORE', 'NLL_PARTS', 'of_population', 'real', 'pooled_effects', 'dataset_dots',
-           'verdict_of', 'numbers_table', 'pooled_rows', 'diamond', 'opening', 'by_length', 'in_every_length',
-           'length_figure', 'gap_figure', 'strength_figure', 'four_ways', 'four_way_means', 'four_way_table',
-           'smoothing_against_temperature', 'way_against', 'inside', 'inside_figure', 'by_share', 'moves',
-           'pair_figure', 'facts', 'signals_figure', 'why', 'cell_stories', 'beside_the_original', 'by_person',
+           'verdict_of', 'numbers_table', 'counted_together', 'pooled_rows', 'diamond', 'opening', 'by_length',
+           'in_every_length', 'length_figure', 'gap_figure', 'strength_figure', 'four_ways', 'four_way_means',
+           'four_way_table', 'smoothing_against_temperature', 'way_against', 'inside', 'inside_figure', 'by_share',
+           'moves', 'pair_figure', 'facts', 'signals_figure', 'why', 'cell_stories', 'beside_the_original', 'by_person',
            'person_figure', 'by_class', 'recall_figure', 'confusions', 'by_need', 'thirds', 'needy_gain', 'need_figure',
            'of_dataset', 'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'standing', 'cells_table',
            'shortened', 'named', 'trained_table', 'grows_with_length', 'follows_gap', 'prediction_score', 'differs',
@@ -149,7 +149,8 @@ def numbers_table(
     alphas: tuple,  # strengths
 ) -> pd.DataFrame:
     """The pooled changes of the endpoints: one row per population, strength and endpoint, with what is expected for
-    datasets of this kind, what was found in just these, and the verdict. Texts."""
+    datasets of this kind, what was found in just these, the verdict, and whether it stands when all questions of its
+    strength are counted together (Holm). Texts."""
     rows = []
     for population in POPULATIONS:
         for row in pooled[(pooled.population == population) & pooled.alpha.isin(alphas)].itertuples():
@@ -162,9 +163,27 @@ def numbers_table(
                     "expected for datasets of this kind": expected,
                     "in just these": f"{found} ({int(row.datasets)})" if found else "",
                     "verdict": row.verdict,
+                    "after Holm": "stands" if getattr(row, "stands", False) else "",
                 }
             )
     return pd.DataFrame(rows)
+
+
+def counted_together(
+    pooled: pd.DataFrame,  # from `pooled_effects`
+    alpha: float,  # strength
+) -> str:
+    "Which verdicts of a strength stand when its questions are counted together, in sentences; empty without results."
+    rows = pooled[pooled.alpha == alpha]
+    if rows.empty:
+        return ""
+    standing = [f"*{short(row.measure)} of {row.population}*" for row in rows.itertuples() if row.stands]
+    told = f"{listing(standing)} {'stands' if len(standing) == 1 else 'stand'}" if standing else "none stands"
+    rest = "; the others may still be luck" if 0 < len(standing) < len(rows) else ""
+    return (
+        f"Several questions were asked, {len(rows)} of α = {alpha:g}, and who asks often enough is told something by"
+        f" chance. Counted together, by Holm's method, {told}{rest}."
+    )
 
 
 def _mean_text(one):
@@ -1525,11 +1544,25 @@ def weaknesses(
             f"One fold of new people only: {listing(dict.fromkeys(map(dataset_name, one.dataset)))}. One "
             "fold cannot decide anything about new people."
         )
+    weak += _by_division(people)
     weak.append(
         "Windows of one person resemble each other; bands in reliability diagrams take them as independent "
         "and are too narrow."
     )
     return weak
+
+
+def _by_division(people):
+    "What to hold against the ways of testing that were used, in sentences."
+    lines, random = [], people[people.protocol == "random"]
+    shared = random.groupby("dataset").share_samples.max() if "share_samples" in random else pd.Series(dtype=float)
+    if overlap := list(shared.index[shared > 0]):
+        names = listing(map(dataset_name, overlap))
+        lines.append(f"Known people: windows of {names} overlap, so test windows share samples with training windows.")
+    if partial := [name for name in dict.fromkeys(people.dataset) if info(name).copies]:
+        names = listing(map(dataset_name, partial))
+        lines.append(f"Copies of {names} may lack people or channels; the page of each dataset says which.")
+    return lines
 
 
 def _few_datasets(people):

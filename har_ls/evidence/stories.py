@@ -199,9 +199,9 @@ FOUND["uci_har"] = (
 FOUND["dsads"] = (
     Paragraph(
         MISTAKEN,
-        "Standing is taken for riding in a lift, and standing in a lift that waits for one that moves. Between floors "
-        "a lift does not accelerate, and whoever stands in it stands. And walking on a treadmill is taken for walking "
-        "on an inclined one: the legs know the difference, but each pair of legs in its own way.",
+        "Standing is taken for riding in a lift, and standing in a waiting lift is taken for riding in a moving one. "
+        "Between floors a lift does not accelerate, so its rider simply stands. And walking on a treadmill is taken "
+        "for walking on an inclined one: the legs know the difference, but each pair of legs in its own way.",
         partial(
             confused,
             pairs=(

@@ -287,7 +287,8 @@ def combine(
     group, training = numbered(rows, [*CELL, "fold"]), numbered(rows, [*CELL, "fold", "seed"])
     people, (seeds, _) = int(person.max()) + 1, _seeds(group, training)
     count = dict(people=people, seeds=int(seeds.min()), folds=int(np.bincount(_seeds(cell, group)[1]).max()))
-    base, value = (float((sign * rows[name].to_numpy()).sum()) for name in ("base", "value"))  # not a number, if one is not
+    # not a number if one of the pieces is not
+    base, value = (float((sign * rows[name].to_numpy()).sum()) for name in ("base", "value"))
     reason = no_interval(people, seeds)
     if reason or rows["spread"].isna().any():
         return Effect(base, value, np.nan, np.nan, **count, reason=reason or "not measured for every person")

@@ -89,8 +89,8 @@ def in_cells(
 def compared(
     people: pd.DataFrame,  # from `in_methods`
 ) -> pd.DataFrame:
-    """One row per cell, method and measure of `MEASURED`: what `har_ls.evidence.effects.cell_effects` gives, with method
-    instead of alpha. A measure that a method does not have is left out."""
+    """One row per cell, method and measure of `MEASURED`: what `har_ls.evidence.effects.cell_effects` gives, with
+    method instead of alpha. A measure that a method does not have is left out."""
     found = pieces(people, MEASURED)
     found = cell_effects(found[found.value.notna()])
     return found.assign(method=[METHODS[int(number)] for number in found["alpha"]]).drop(columns="alpha")

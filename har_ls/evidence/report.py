@@ -1551,7 +1551,7 @@ def weaknesses(
     )
     return weak
 
-
+# %% ../../nbs/07_evidence/12_report.ipynb #ab09b60a
 def _by_division(people):
     "What to hold against the ways of testing that were used, in sentences."
     lines, random = [], people[people.protocol == "random"]

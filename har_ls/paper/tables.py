@@ -287,7 +287,7 @@ def short_table(
             {
                 "claim": row.claim,
                 "in the paper": row.source,
-                "verdict": ", ".join(filter(None, [row.verdict, row.why])),
+                "verdict": ", ".join(filter(None, [row.verdict.replace(" here", " yet"), row.why])),
                 "the number that decides": deciding(findings, row.name),
             }
             for row in rows

@@ -78,12 +78,12 @@ def in_methods(
 
 
 def in_cells(
-    people: pd.DataFrame,  # from `in_methods`
-    chosen: pd.DataFrame,  # from `chosen_strengths`
+    table: pd.DataFrame,  # with `CELL`
+    of: pd.DataFrame,  # with `CELL`
 ) -> pd.DataFrame:
-    "The rows of the cells for which strengths were chosen."
-    cells = set(chosen[CELL].itertuples(index=False, name=None))
-    return people[[cell in cells for cell in people[CELL].itertuples(index=False, name=None)]]
+    "The rows of the first table whose cells stand in the second."
+    cells = set(of[CELL].itertuples(index=False, name=None))
+    return table[[cell in cells for cell in table[CELL].itertuples(index=False, name=None)]]
 
 
 def compared(
@@ -182,5 +182,4 @@ def whole_methods(
     "The rows of those cells in which every objective was trained: only there are all compared on the same people."
     chosen = chosen[chosen.objective.isin(objectives)]
     count = chosen.groupby(CELL).objective.nunique()
-    whole = set(count.index[count == len(objectives)])
-    return chosen[[cell in whole for cell in chosen[CELL].itertuples(index=False, name=None)]]
+    return in_cells(chosen, count[count == len(objectives)].reset_index())

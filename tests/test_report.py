@@ -330,11 +330,12 @@ def test_undertrained_cells_are_marked(tmp_path):
     for alpha in (0.0, 0.01):
         write_run(tmp_path, dataset="wisdm", alpha=alpha, people=4, learnt=0.93)
         write_run(tmp_path, dataset="dsads", alpha=alpha, people=4, learnt=0.99)
-    metrics = results.collect(tmp_path).metrics
-    assert report.trained_table(metrics).cell.tolist() == [
+    table = report.behind_table(results.collect(tmp_path))
+    assert table.cell.tolist() == [
         "WISDM v1.1, subject split, ResNet (undertrained)",
         "DSADS, subject split, ResNet",
     ]
+    assert table[["people", "folds", "seeds"]].to_numpy().tolist() == [["4", "1", "3"]] * 2
 
 
 def test_summary_by_hand():

@@ -10,7 +10,7 @@ __all__ = ['PROTOCOLS', 'POPULATIONS', 'INSIDE', 'MORE', 'NLL_PARTS', 'of_popula
            'moves', 'pair_figure', 'facts', 'signals_figure', 'why', 'cell_stories', 'beside_the_original', 'by_person',
            'person_figure', 'by_class', 'recall_figure', 'confusions', 'by_need', 'thirds', 'needy_gain', 'need_figure',
            'of_dataset', 'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'standing', 'cells_table',
-           'shortened', 'named', 'trained_table', 'grows_with_length', 'follows_gap', 'prediction_score', 'differs',
+           'shortened', 'named', 'behind_table', 'grows_with_length', 'follows_gap', 'prediction_score', 'differs',
            'more_against_less', 'found_at', 'chosen_pair', 'reliability_figure', 'cell_grid', 'reliability_grid',
            'histogram_grid', 'forest_of', 'all_cells', 'model_contrasts', 'contrast_figure', 'model_means',
            'model_averages', 'claims_table', 'nll_parts', 'nll_figure', 'opposite', 'unfinished', 'untested',
@@ -126,7 +126,8 @@ def verdict_of(
 ) -> str | None:
     """The pooled verdict, `Undecided` with the mean and its interval; None where it was not measured. With `here` also
     helps_here, hurts_here (raises_here, lowers_here) and equivalent_here: where the 95 % interval of the plain mean
-    over the datasets at hand lies."""
+    over the datasets at hand lies; and helps_alone and the like, where a verdict does not stand when all questions of
+    its strength are counted together."""
     row = (
         pooled[(pooled.measure == endpoint) & (pooled.population == population) & (pooled.alpha == alpha)]
         if len(pooled)
@@ -136,7 +137,7 @@ def verdict_of(
         return None
     one = row.iloc[0]
     if one.verdict != "undecided":
-        return one.verdict
+        return one.verdict if not here or one.stands else f"{one.verdict}_alone"
     if here and -one.margin <= one.equal_low <= one.equal_high <= one.margin:
         return "equivalent_here"
     if here and (one.equal_low > 0 or one.equal_high < 0):
@@ -160,6 +161,7 @@ def numbers_table(
                     "people": population.split()[0],
                     "α": f"{row.alpha:g}",
                     "measure": short(row.measure),
+                    "margin": f"±{row.margin:.3g}",
                     "expected for datasets of this kind": expected,
                     "in just these": f"{found} ({int(row.datasets)})" if found else "",
                     "verdict": row.verdict,
@@ -628,13 +630,17 @@ def pair_figure(
 # %% ../../nbs/07_evidence/12_report.ipynb #de503109
 def facts(
     dataset: str,  # name in the catalogue, with options or not
+    results: Results | None = None,  # of this dataset
 ) -> pd.DataFrame:
-    "What the catalogue knows: one row per fact. Texts."
+    """What the catalogue knows of the published dataset, and how many of its people were tested here: one row per
+    fact. Texts."""
     one = info(dataset.split(" (")[0])
+    tested = {"people tested here": results.people.subject.nunique()} if results is not None else {}
     rows = {
         "people": one.subjects,
+        **tested,
         "activities": one.activities,
-        "channels": one.channels,
+        "channels recorded": one.channels,
         "samples per second": f"{one.rate:g}",
         "licence": one.licence,
         "source": one.citation,
@@ -1069,17 +1075,22 @@ def named(
     return [cell_name(cell) + (" (undertrained)" if cell in poor else "") for cell in cells]
 
 
-def trained_table(
-    metrics: pd.DataFrame,  # `Results.metrics`
+def behind_table(
+    results: Results,
 ) -> pd.DataFrame:
-    "Training accuracy beside test accuracy of every cell, without smoothing. Texts."
-    test = metrics[(metrics.part == "test") & (metrics.alpha == 0)].groupby(CELL, as_index=False).accuracy.mean()
-    if test.empty:
-        return pd.DataFrame(columns=["cell", "training accuracy", "test accuracy"])
-    both = test.merge(training_accuracy(metrics), on=CELL, how="left").set_index(CELL).loc[sorted_cells(test)]
+    """What stands behind every cell: how many people were tested, in how many folds and with how many seeds, and
+    training accuracy beside test accuracy, without smoothing. Texts."""
+    metrics, people = (t[(t.part == "test") & (t.alpha == 0)] for t in (results.metrics, results.people))
+    if metrics.empty:
+        return pd.DataFrame(columns=["cell", "people", "folds", "seeds", "training accuracy", "test accuracy"])
+    cells = metrics.groupby(CELL)
+    counts = cells.agg(folds=("fold", "nunique"), seeds=("seed", "nunique"), accuracy=("accuracy", "mean"))
+    both = counts.join(people.groupby(CELL).subject.nunique().rename("people"))
+    both = both.join(training_accuracy(results.metrics).set_index(CELL)).loc[sorted_cells(metrics)]
     return pd.DataFrame(
         {
-            "cell": named(list(both.index), metrics),
+            "cell": named(list(both.index), results.metrics),
+            **{name: both[name].astype(str).to_numpy() for name in ("people", "folds", "seeds")},
             "training accuracy": ["not known" if x != x else f"{x:.3f}" for x in both.train_accuracy],
             "test accuracy": both.accuracy.map("{:.3f}".format).to_numpy(),
         }

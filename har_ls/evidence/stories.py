@@ -217,11 +217,12 @@ FOUND["dsads"] = (
 FOUND["motionsense"] = (
     Paragraph(
         MISTAKEN,
-        "Walking is taken for going downstairs, and the two directions of a staircase for each other. In a front "
-        "pocket all three are the same swing of a thigh; what tells them apart is how hard the foot lands.",
-        partial(confused, pairs=(("walking", "downstairs"), ("downstairs", "upstairs"), ("upstairs", "downstairs"))),
+        "Walking is taken for going downstairs, and going upstairs for either of the two. In a front pocket all three "
+        "are the same swing of a thigh; what tells them apart is how hard the foot lands.",
+        partial(confused, pairs=(("walking", "downstairs"), ("upstairs", "walking"), ("upstairs", "downstairs"))),
     ),
     FEW,
+    GAIN,
 )
 
 # %% ../../nbs/07_evidence/20_stories.ipynb #story030

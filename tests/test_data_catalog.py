@@ -533,6 +533,49 @@ def test_the_archive_at_hand_is_as_published(name, monkeypatch):
     d = catalog.info(name)
     if name in ("uci_har", "motionsense", "usc_had"):
         assert len(window(kept[0], d.length, d.stride)) == d.windows
+    if name in HOLDS:
+        HOLDS[name](kept[0])
+
+
+# What physics and the page of a dataset say about its real recordings. The pages show it on the archive; they are tested
+# on a tiny one, so that an archive is read once.
+
+
+def _gravity_is_one_and_one_trial_is_doubled(recordings):
+    names = list(recordings.channels)
+    gravity = [names.index(f"gravity.{axis}") for axis in "xyz"]
+    assert max(abs(np.linalg.norm(x[gravity], axis=0) - 1).max() for x in recordings.signals) < 1e-3
+    digests = [hashlib.sha256(x).hexdigest() for x in recordings.signals]
+    assert len(digests) - len(set(digests)) == recordings.faults["trials that are a copy of another"] == 1
+
+
+def _files_follow_each_other(recordings):
+    "A step across the border of two files is as large as one within."
+    def ratio(x, piece=125):
+        step = np.abs(np.diff(x[:3])).mean(0)
+        border = (np.arange(len(step)) + 1) % piece == 0
+        return step[border].mean() / step[~border].mean()
+
+    whole = [x for x in recordings.signals if x.shape[1] == 60 * 125]
+    turned = [x.reshape(len(x), 60, 125)[:, ::-1].reshape(len(x), -1) for x in whole]
+    assert len(whole) > 100 and 0.8 < np.median([ratio(x) for x in whole]) < 1.25 < np.median([ratio(x) for x in turned])
+
+
+def _a_lift_is_no_walk(recordings):
+    def swing(activity):
+        k = recordings.activities.index(activity)
+        mine = [x[0] for x, y in zip(recordings.signals, recordings.labels) if y[0] == k]
+        return np.median(np.concatenate([x[: len(x) // 256 * 256].reshape(-1, 256) for x in mine]).std(1))
+
+    assert swing("elevator up") < swing("walking forward") / 5
+    assert sum(map(len, recordings.labels)) == 2_811_490
+
+
+HOLDS = {
+    "motionsense": _gravity_is_one_and_one_trial_is_doubled,
+    "dsads": _files_follow_each_other,
+    "usc_had": _a_lift_is_no_walk,
+}
 
 
 def test_pinned_files_tell_a_whole_download_from_one_that_only_counts_the_same(tmp_path, monkeypatch):

@@ -537,7 +537,7 @@ def test_the_archive_at_hand_is_as_published(name, monkeypatch):
         HOLDS[name](kept[0])
 
 
-# What physics and the page of a dataset say about its real recordings. The pages show it on the archive; they are tested
+# What physics and the page of a dataset say about its real recordings. The pages show it on the archive and are tested
 # on a tiny one, so that an archive is read once.
 
 
@@ -558,7 +558,8 @@ def _files_follow_each_other(recordings):
 
     whole = [x for x in recordings.signals if x.shape[1] == 60 * 125]
     turned = [x.reshape(len(x), 60, 125)[:, ::-1].reshape(len(x), -1) for x in whole]
-    assert len(whole) > 100 and 0.8 < np.median([ratio(x) for x in whole]) < 1.25 < np.median([ratio(x) for x in turned])
+    kept, reversed_ = (np.median([ratio(x) for x in signals]) for signals in (whole, turned))
+    assert len(whole) > 100 and 0.8 < kept < 1.25 < reversed_
 
 
 def _a_lift_is_no_walk(recordings):

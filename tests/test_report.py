@@ -540,6 +540,6 @@ def test_what_stands_when_all_questions_are_counted_together():
     pooled["stands"] = [question == ("ece", "known people") for question in questions]
     told = report.counted_together(pooled, 0.01)
     assert "4 of α = 0.01" in told and "*ECE of known people* stands; the others may still be luck" in told
-    assert "none stands." in report.counted_together(pooled.assign(stands=False), 0.01)
+    assert "none stands: each may still be luck." in report.counted_together(pooled.assign(stands=False), 0.01)
     assert "may still be luck" not in report.counted_together(pooled.assign(stands=True), 0.01)
     assert report.counted_together(pooled, 0.1) == ""

@@ -126,8 +126,7 @@ def verdict_of(
 ) -> str | None:
     """The pooled verdict, `Undecided` with the mean and its interval; None where it was not measured. With `here` also
     helps_here, hurts_here (raises_here, lowers_here) and equivalent_here: where the 95 % interval of the plain mean
-    over the datasets at hand lies; and helps_alone and the like, where a verdict does not stand when all questions of
-    its strength are counted together."""
+    over the datasets at hand lies."""
     row = (
         pooled[(pooled.measure == endpoint) & (pooled.population == population) & (pooled.alpha == alpha)]
         if len(pooled)
@@ -137,7 +136,7 @@ def verdict_of(
         return None
     one = row.iloc[0]
     if one.verdict != "undecided":
-        return one.verdict if not here or one.stands else f"{one.verdict}_alone"
+        return one.verdict
     if here and -one.margin <= one.equal_low <= one.equal_high <= one.margin:
         return "equivalent_here"
     if here and (one.equal_low > 0 or one.equal_high < 0):
@@ -181,10 +180,10 @@ def counted_together(
         return ""
     standing = [f"*{short(row.measure)} of {row.population}*" for row in rows.itertuples() if row.stands]
     told = f"{listing(standing)} {'stands' if len(standing) == 1 else 'stand'}" if standing else "none stands"
-    rest = "; the others may still be luck" if 0 < len(standing) < len(rows) else ""
+    rest = "" if len(standing) == len(rows) else "; the others may still be luck" if standing else ": each may still be luck"
     return (
-        f"Several questions were asked, {len(rows)} of α = {alpha:g}, and who asks often enough is told something by"
-        f" chance. Counted together, by Holm's method, {told}{rest}."
+        f"Each answer is given by itself. Several questions were asked, {len(rows)} of α = {alpha:g}, and who asks often"
+        f" enough is told something by chance. Counted together, by Holm's method, {told}{rest}."
     )
 
 

@@ -234,17 +234,15 @@ def reading(
     question: str,  # what the paragraph answers
     verdict: str | None,  # of the tables; None where it was not measured
     published: bool = True,  # whether these are the study's published results
-    limits: dict | None = None,  # what the verdict may end in, after an underscore -> sentence that follows it
+    limit: str = "",  # follows the paragraph of a verdict on the datasets at hand alone, such as `helps_here`
     **words: str,  # verdict -> paragraph, in Markdown
 ):
     """Display the paragraph that was written for this verdict, else as `finding` does. Raises `HarLsError` if
     published tables have a verdict without a paragraph."""
-    limit = ""
-    if verdict and "_" in verdict:
-        verdict, ending = verdict.split("_")
-        limit = (limits or {}).get(ending, "")
+    here = verdict.endswith("_here") if verdict else False
+    verdict = verdict.removesuffix("_here") if here else verdict
     if verdict in words:
-        return say(words[verdict], limit)
+        return say(words[verdict], limit if here else "")
     finding(question, next(iter(words.values())), decided(verdict, *words), published)
 
 # %% ../../nbs/07_evidence/07_words.ipynb #283e5a7b

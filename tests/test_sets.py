@@ -66,8 +66,8 @@ def many(tmp_path_factory):
     out = tmp_path_factory.mktemp("many")
     more = dict(models=("resnet1d", "moderntcn"), people=5, alphas=ALPHAS, seeds=(0, 1))
     write_study(out, datasets=("uci_har",), **more)
-    write_study(out, datasets=("wisdm",), protocols=("random",), **more)
-    write_study(out, datasets=("wisdm", "dsads"), folds=2, **more)
+    write_study(out, datasets=("wisdm",), protocols=("random", "subject"), folds=2, **more)
+    write_study(out, datasets=("dsads",), folds=2, **more)
     return publish(out, tmp_path_factory.mktemp("tables") / "ledger", (0, 1))
 
 

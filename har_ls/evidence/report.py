@@ -180,7 +180,8 @@ def counted_together(
         return ""
     standing = [f"*{short(row.measure)} of {row.population}*" for row in rows.itertuples() if row.stands]
     told = f"{listing(standing)} {'stands' if len(standing) == 1 else 'stand'}" if standing else "none stands"
-    rest = "" if len(standing) == len(rows) else "; the others may still be luck" if standing else ": each may still be luck"
+    rest = "; the others may still be luck" if standing else ": each may still be luck"
+    rest = rest if len(standing) < len(rows) else ""
     return (
         f"Each answer is given by itself. Several questions were asked, {len(rows)} of α = {alpha:g}, and who asks often"
         f" enough is told something by chance. Counted together, by Holm's method, {told}{rest}."

@@ -183,8 +183,8 @@ def counted_together(
     rest = "; the others may still be luck" if standing else ": each may still be luck"
     rest = rest if len(standing) < len(rows) else ""
     return (
-        f"Each answer is given by itself. Several questions were asked, {len(rows)} of α = {alpha:g}, and who asks often"
-        f" enough is told something by chance. Counted together, by Holm's method, {told}{rest}."
+        f"Each answer is given by itself. Several questions were asked, {len(rows)} of α = {alpha:g}, and who asks"
+        f" often enough is told something by chance. Counted together, by Holm's method, {told}{rest}."
     )
 
 

@@ -10,11 +10,11 @@ __all__ = ['PROTOCOLS', 'POPULATIONS', 'INSIDE', 'MORE', 'NLL_PARTS', 'of_popula
            'moves', 'pair_figure', 'facts', 'signals_figure', 'why', 'cell_stories', 'beside_the_original', 'by_person',
            'person_figure', 'by_class', 'recall_figure', 'confusions', 'by_need', 'thirds', 'needy_gain', 'need_figure',
            'of_dataset', 'sorted_cells', 'shown_cells', 'models_of', 'pictured_cells', 'standing', 'cells_table',
-           'shortened', 'named', 'behind_table', 'grows_with_length', 'follows_gap', 'prediction_score', 'differs',
-           'more_against_less', 'found_at', 'chosen_pair', 'reliability_figure', 'cell_grid', 'reliability_grid',
-           'histogram_grid', 'forest_of', 'all_cells', 'model_contrasts', 'contrast_figure', 'model_means',
-           'model_averages', 'claims_table', 'nll_parts', 'nll_figure', 'opposite', 'unfinished', 'untested',
-           'weaknesses', 'caveats', 'provenance', 'report', 'dataset_page']
+           'shortened', 'named', 'behind_table', 'grows_with_length', 'learnt_at_once', 'follows_gap',
+           'prediction_score', 'differs', 'more_against_less', 'found_at', 'chosen_pair', 'reliability_figure',
+           'cell_grid', 'reliability_grid', 'histogram_grid', 'forest_of', 'all_cells', 'model_contrasts',
+           'contrast_figure', 'model_means', 'model_averages', 'claims_table', 'nll_parts', 'nll_figure', 'opposite',
+           'unfinished', 'untested', 'weaknesses', 'caveats', 'provenance', 'report', 'dataset_page']
 
 # %% ../../nbs/07_evidence/12_report.ipynb #22b3cf41
 import os
@@ -48,6 +48,7 @@ from .pooling import ENDPOINTS, by_dataset, population_weights
 from har_ls.evidence.results import (
     COPIES,
     MAIN,
+    TRAINED,
     Results,
     coarser,
     collect,
@@ -1104,6 +1105,14 @@ def grows_with_length(
     "Whether the change at the longest training is below that at the shortest, in most cells."
     ends = table.sort_values("epoch_factor").groupby(CELL)[measure].agg(["first", "last"])
     return by_share(ends["last"] < ends["first"])
+
+
+def learnt_at_once(
+    table: pd.DataFrame,  # from `by_length`
+):
+    "Whether the shortest training without smoothing has learnt its training data, in each cell; None without any."
+    shortest = table.sort_values("epoch_factor").groupby(CELL).train_accuracy.first()
+    return bool((shortest >= TRAINED).all()) if len(shortest) else None
 
 
 def follows_gap(

@@ -653,25 +653,27 @@ def signals_figure(
     dataset: str,  # name in the catalogue
     most: int = 6,  # activities shown
 ):
-    """One window of some activities of the first person who did them, the first three channels. Returns the Figure,
-    or None where the archive is not at hand."""
+    """One window of some activities of the first person who did them, three channels of acceleration where they are
+    named so. Returns the Figure, or None where the archive is not at hand."""
     if info(dataset).archive and find(dataset) is None:
         return None
     windows = load(dataset)
     chosen = np.linspace(0, len(windows.activities) - 1, min(most, len(windows.activities))).astype(int)
     across = min(3, len(chosen))
+    three = [c for c, name in enumerate(windows.channels) if "acc" in name.lower()][:3]
+    three = three or list(range(min(3, len(windows.channels))))
     rows = -(-len(chosen) // across)
     figure, axes = plt.subplots(rows, across, figsize=(7.2, 0.6 + 1.5 * rows), sharex=True, sharey=True, squeeze=False)
     for ax, k in zip(axes.flat, chosen):
         mine = np.flatnonzero(windows.y == k)
-        x = windows.x[mine[len(mine) // 4], :3]
-        for signal, name in zip(x, windows.channels):
+        x = windows.x[mine[len(mine) // 4], three]
+        for signal, name in zip(x, np.array(windows.channels)[three]):
             ax.plot(np.arange(x.shape[1]) / windows.rate, signal, linewidth=0.9, label=name.replace("_", " "))
         ax.set_title(windows.activities[k].replace("_", " ").lower(), fontsize=9)
     for ax in axes[-1]:
         ax.set_xlabel("seconds")
     for ax in axes[:, 0]:
-        ax.set_ylabel(windows.units[0])
+        ax.set_ylabel(windows.units[three[0]])
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
 

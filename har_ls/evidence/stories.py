@@ -125,10 +125,11 @@ def folds_differ(
     alpha: float,
     by: float = 0.05,  # of the windows
 ):
-    "Whether accuracy without smoothing differs by more between the best and the worst fold of new people, each cell."
+    """Whether accuracy without smoothing differs by more between the best and the worst fold of new people, in each
+    cell of more than one."""
     here = of_population(mine.people, "new people").query("alpha == 0").groupby([*CELL, "fold"])
     fold = (here.accuracy.sum() / here.n.sum()).groupby(CELL)
-    return in_each((fold.max() - fold.min() > by).tolist())
+    return in_each((fold.max() - fold.min() > by)[fold.size() > 1].tolist())
 
 # %% ../../nbs/07_evidence/20_stories.ipynb #story017
 @dataclass(frozen=True)

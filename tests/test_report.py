@@ -243,7 +243,7 @@ def test_lengths_are_compared_on_the_same_people():
             train_accuracy=0.9,
             accuracy=0.9,
             nll=0.3,
-            overconfidence=0.0,
+            overconfidence=0.02 + factor / 75 - 1 / 300 - alpha * factor,
             ece=0.1 + fold - alpha * factor,
         )
         for factor, folds in ((0.25, 2), (1.0, 5))
@@ -253,6 +253,7 @@ def test_lengths_are_compared_on_the_same_people():
     rows.append(rows[-1] | dict(dataset="dsads"))  # a cell of one length
     found = report.by_length(pd.DataFrame(rows), 0.1)
     assert list(found.dataset) == ["wisdm", "wisdm"] and np.allclose(found.ece, [-0.025, -0.1])
+    assert np.allclose(found.gap, [0.02, 0.03]) and np.allclose(found.overconfidence, [-0.025, -0.1])
     assert set(report.in_every_length(pd.DataFrame(rows)).fold) == {0, 1}
 
 

@@ -297,10 +297,10 @@ def by_length(
     alpha: float,  # strength
     people: pd.DataFrame | None = None,  # the same trainings person by person, for intervals
 ) -> pd.DataFrame:
-    """One row per cell and training length: `CELL`, epoch_factor, train_accuracy, and the change in accuracy, nll,
-    ece and overconfidence; with people, the ends of the 95 % interval of each of the first three (accuracy_low,
-    accuracy_high and so on). Cells with one length are left out."""
-    columns = [*CELL, "epoch_factor", "train_accuracy", "accuracy", "nll", "ece", "overconfidence"]
+    """One row per cell and training length: `CELL`, epoch_factor, without smoothing train_accuracy and gap, and the
+    change in accuracy, nll, ece and overconfidence (the gap); with people, the ends of the 95 % interval of each of
+    the first three changes (accuracy_low, accuracy_high and so on). Cells with one length are left out."""
+    columns = [*CELL, "epoch_factor", "train_accuracy", "gap", "accuracy", "nll", "ece", "overconfidence"]
     if "epoch_factor" not in metrics or metrics.epoch_factor.nunique() < 2:
         return pd.DataFrame(columns=columns)
     metrics, rows = in_every_length(real(metrics)), []
@@ -309,6 +309,7 @@ def by_length(
         mean = test[test.alpha.isin([0, alpha])].groupby([*CELL, "alpha"])[list(columns[-4:])].mean().unstack("alpha")
         change = pd.DataFrame(
             {name: mean[name].get(alpha, np.nan) - mean[name].get(0.0, np.nan) for name in columns[-4:]}
+            | dict(gap=mean["overconfidence"].get(0.0, np.nan))
         ).dropna()
         rows.append(
             change.reset_index()
@@ -343,18 +344,22 @@ def in_every_length(
 def length_figure(
     table: pd.DataFrame,  # from `by_length`
 ):
-    """Training accuracy and the changes in accuracy, NLL and ECE against training length, one line per cell, with
-    intervals where there are any. Returns the Figure."""
-    figure, axes = _in_pairs(4, 0.8, 2.6)
+    """Training accuracy and gap without smoothing, and the changes in accuracy, gap, NLL and ECE, against training
+    length, one line per cell, with intervals where there are any. Returns the Figure."""
+    figure, axes = _in_pairs(6, 0.8, 2.6)
     names = {
         "train_accuracy": "training accuracy",
+        "gap": "gap without smoothing",
         "accuracy": "change in test accuracy",
+        "overconfidence": "change in the gap",
         "nll": "change in NLL (nats)",
         "ece": "change in ECE",
     }
     for ax, (name, words) in zip(axes, names.items()):
         if name == "train_accuracy":
             ax.set_ylim(min(0.9, table[name].min() - 0.02), 1.005)
+        elif name in ("gap", "overconfidence"):
+            ax.axhline(0, color="0.5", linewidth=1)
         else:
             ends = [table.get(f"{name}_{end}", table[name]) for end in ("low", "high")]
             ax.set_ylim(*reach(table[name], *ends, margin_of(name, 1.0)))

@@ -426,6 +426,12 @@ class Explorer:
         return self.browser.switch_to.active_element
 
 
+def with_sign(x):
+    "A change as it is printed: four decimals and a sign, but none before a zero."
+    text = f"{x:+.4f}".replace("-", "−")
+    return text if text.strip("+−") != "0.0000" else "0.0000"
+
+
 @needs_browser
 def test_the_explorer_shows_sorts_filters_copies_and_links_to_effects(browser, address, pages):
     names, *effects = effects_of(pages["study/explorer.html"])
@@ -442,7 +448,7 @@ def test_the_explorer_shows_sorts_filters_copies_and_links_to_effects(browser, a
         here.click("th[data-column=estimate] button")
         assert here.all("th[data-column=estimate]")[0].get_attribute("aria-sort") == way
         order = sorted(found, key=lambda effect: sign * effect["estimate"])
-        assert [row[4] for row in here.drawn()] == [f"{e['estimate']:+.4f}".replace("-", "−") for e in order]
+        assert [row[4] for row in here.drawn()] == [with_sign(e["estimate"]) for e in order]
 
     # filter, link there and back
     word = found[0]["verdict"]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENDPOINTS', 'POPULATIONS', 'STRENGTHS', 'FEWEST_DATASETS', 'BY_DATASET', 'role', 'population_weights', 'weights_of',
-           'minus', 'by_dataset', 'reml', 'hartung_knapp', 'pooled_mean', 'prediction_interval', 'pool', 'p_equivalent',
-           'endpoints', 'contrast', 'model_weights', 'check_adds_up']
+           'minus', 'by_dataset', 'reml', 'hartung_knapp', 'two_errors', 'wider', 'pooled_mean', 'prediction_interval',
+           'pool', 'p_equivalent', 'endpoints', 'contrast', 'model_weights', 'check_adds_up']
 
 # %% ../../nbs/07_evidence/02_pooling.ipynb #3e5c2517
 import numpy as np
@@ -116,6 +116,27 @@ def hartung_knapp(
     mean = (w * y).sum()
     return w, float(mean), float(np.sqrt((w * (y - mean) ** 2).sum() / (len(y) - 1)))
 
+# %% ../../nbs/07_evidence/02_pooling.ipynb #twoerr01
+def two_errors(
+    y: np.ndarray,  # [D] estimates
+    variance: np.ndarray,  # [D] their squared standard errors
+    df: np.ndarray,  # [D] their degrees of freedom
+) -> tuple:
+    """Weights [D], mean, tau^2, and two pairs of standard error and degrees of freedom: Hartung and Knapp's, and
+    those of a known tau."""
+    tau2 = reml(y, variance)
+    w, mean, se = hartung_knapp(y, variance, tau2)
+    known, nu = np.sqrt(1 / (1 / (variance + tau2)).sum()), variance.sum() ** 2 / (variance**2 / df).sum()
+    return w, mean, tau2, ((se, len(y) - 1), (float(known), float(nu)))
+
+
+def wider(
+    errors: tuple,  # pairs of standard error and degrees of freedom
+    level: float = LEVEL,
+) -> tuple:
+    "The pair that gives the wider interval at this level."
+    return max(errors, key=lambda error: stats.t.ppf((1 + level) / 2, error[1]) * error[0])
+
 
 def pooled_mean(
     y: np.ndarray,  # [D] estimates
@@ -125,12 +146,8 @@ def pooled_mean(
     """Weights [D], mean, standard error, degrees of freedom, tau^2. The error is Hartung and Knapp's, or that of a
     known tau if it gives the wider interval (Jackson, Law, Rücker and Schwarzer 2017, *Statistics in Medicine*
     36:3923)."""
-    tau2 = reml(y, variance)
-    w, mean, se = hartung_knapp(y, variance, tau2)
-    known, nu = np.sqrt(1 / (1 / (variance + tau2)).sum()), variance.sum() ** 2 / (variance**2 / df).sum()
-    if stats.t.ppf(0.975, nu) * known > stats.t.ppf(0.975, len(y) - 1) * se:
-        return w, mean, float(known), float(nu), tau2
-    return w, mean, se, len(y) - 1, tau2
+    w, mean, tau2, errors = two_errors(y, variance, df)
+    return w, mean, *wider(errors), tau2
 
 # %% ../../nbs/07_evidence/02_pooling.ipynb #d7d56c96
 def prediction_interval(
@@ -169,7 +186,8 @@ def pool(
         return _not_pooled(datasets, kept, measure, margin)
     y, base, df = (kept[name].to_numpy(float) for name in ("estimate", "base", "df"))
     variance = kept["se"].to_numpy(float) ** 2
-    w, mean, se, nu, tau2 = pooled_mean(y, variance, df)
+    w, mean, tau2, errors = two_errors(y, variance, df)
+    se, nu = wider(errors)
     start = float((w * base).sum())
     margin = margin_of(measure, start) if margin is None else margin
     low, high = bounds(mean, se, nu, LEVEL)
@@ -179,7 +197,8 @@ def pool(
     # fmt: off
     return dict(
         datasets=len(kept), people=int(kept["people"].sum()), base=start, value=start + mean, estimate=mean,
-        se=se, df=nu, low=low, high=high, p=p_value(mean, se, nu), p_equivalent=p_equivalent(mean, se, nu, margin),
+        se=se, df=nu, low=low, high=high, p=max(p_value(mean, *error) for error in errors),
+        p_equivalent=max(p_equivalent(mean, *error, margin) for error in errors),
         tau=np.sqrt(tau2), predict_low=min(low, new_low), predict_high=max(high, new_high),
         equal=y.mean(), equal_low=equal_low, equal_high=equal_high, margin=margin, verdict=word, reason="",
     )

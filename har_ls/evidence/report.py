@@ -184,8 +184,8 @@ def counted_together(
     rest = "; the others may still be luck" if standing else ": each may still be luck"
     rest = rest if len(standing) < len(rows) else ""
     return (
-        f"Each answer is given by itself. Several questions were asked, {len(rows)} of α = {alpha:g}, and who asks"
-        f" often enough is told something by chance. Counted together, by Holm's method, {told}{rest}."
+        f"Each answer is given by itself. Several questions were asked, {len(rows)} of α = {alpha:g}; ask enough of"
+        f" them, and chance will answer some. Counted together, by Holm's method, {told}{rest}."
     )
 
 
@@ -606,7 +606,8 @@ def by_share(
         return None
     if holds.size >= least and not 1 - enough + 1e-9 < holds.mean() < enough - 1e-9:
         return bool(holds.mean() > 0.5)
-    return Undecided(f"{what} in {int(holds.sum()) or 'none'} of {several(holds.size, 'cell')}")
+    few = f"; at least {least} are needed" if holds.size < least else ""
+    return Undecided(f"{what} in {int(holds.sum()) or 'none'} of {several(holds.size, 'cell')}{few}")
 
 # %% ../../nbs/07_evidence/12_report.ipynb #8ba1ac53
 def moves(
